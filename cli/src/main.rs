@@ -1,0 +1,3 @@
+//! The `fitment` command line.
+
+fn main() {}

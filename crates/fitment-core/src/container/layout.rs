@@ -1,0 +1,192 @@
+//! The canonical form of a header: what it is, and what departs from it.
+
+use super::{Container, Entry};
+use crate::finding::{Finding, Severity, rules};
+use crate::json::to_canonical;
+use crate::tensor::{Dtype, Shape};
+use serde_json::{Map, Value};
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+
+/// The order of tensors in a canonical file: element bits descending, then name bytes. It aligns every tensor.
+pub fn canonical_order(a: (Dtype, &str), b: (Dtype, &str)) -> Ordering {
+    b.0.bits().cmp(&a.0.bits()).then_with(|| a.1.as_bytes().cmp(b.1.as_bytes()))
+}
+
+/// Where everything lies in a canonical file: the header's bytes and the tensors' places.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Length field and padded header: the bytes before the data.
+    pub head: Vec<u8>,
+    /// Tensors in data order.
+    pub entries: Vec<Entry>,
+    /// Bytes of data.
+    pub data_len: u64,
+}
+
+impl Layout {
+    /// Lays tensors out in canonical order, under the given metadata (sorted by key; absent when empty).
+    ///
+    /// Shapes must be able to fill whole bytes, as those of a [`crate::tensor::Tensor`] do.
+    pub fn canonical<'m>(
+        metadata: impl IntoIterator<Item = (&'m str, &'m str)>,
+        tensors: impl IntoIterator<Item = (String, Dtype, Shape)>,
+    ) -> Self {
+        let mut tensors: Vec<_> = tensors.into_iter().collect();
+        tensors.sort_by(|a, b| canonical_order((a.1, &a.0), (b.1, &b.0)));
+        let mut at = 0u64;
+        let mut entries = Vec::with_capacity(tensors.len());
+        for (name, dtype, shape) in tensors {
+            let len = shape.byte_len(dtype).expect("a stored tensor fills whole bytes");
+            let end = at.checked_add(len).expect("tensors in memory or on disk end below 2^64");
+            entries.push(Entry { name, dtype, shape, start: at, end });
+            at = end;
+        }
+        let metadata: Map<String, Value> =
+            metadata.into_iter().map(|(key, text)| (key.to_owned(), text.into())).collect();
+        let metadata = (!metadata.is_empty()).then_some(Value::Object(metadata));
+        let mut text = header_text(metadata.as_ref(), &entries);
+        text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+        let mut head = (text.len() as u64).to_le_bytes().to_vec();
+        head.extend_from_slice(text.as_bytes());
+        Self { head, entries, data_len: at }
+    }
+}
+
+/// The canonical header text, without padding.
+fn header_text(metadata: Option<&Value>, entries: &[Entry]) -> String {
+    let mut text = String::from("{");
+    if let Some(metadata) = metadata {
+        text.push_str("\"__metadata__\":");
+        text.push_str(&to_canonical(metadata));
+    }
+    for entry in entries {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&to_canonical(&Value::String(entry.name.clone())));
+        let dims: Vec<String> = entry.shape.dims().iter().map(u64::to_string).collect();
+        let (dtype, start, end) = (entry.dtype, entry.start, entry.end);
+        write!(
+            text,
+            ":{{\"dtype\":\"{dtype}\",\"shape\":[{}],\"data_offsets\":[{start},{end}]}}",
+            dims.join(",")
+        )
+        .expect("writing to a string does not fail");
+    }
+    text.push('}');
+    text
+}
+
+/// What departs from the canonical form in a Fitment file. Each departure has its own code; the catch-all comes only
+/// when none of the others explains the difference.
+pub(super) fn check_canonical(
+    container: &Container,
+    fields: &Map<String, Value>,
+    text: &str,
+    listed: &[Entry],
+    findings: &mut Vec<Finding>,
+) {
+    let before = findings.len();
+    check_metadata(container.metadata(), findings);
+    let mut sorted: Vec<&Entry> = container.entries().iter().collect();
+    sorted.sort_by(|a, b| canonical_order((a.dtype, &a.name), (b.dtype, &b.name)));
+    let out_of_order = sorted.iter().zip(container.entries()).find(|(a, b)| a.name != b.name);
+    if let Some((expected, found)) = out_of_order {
+        let message =
+            format!("its data stand where those of {:?} belong (element bits, then name)", expected.name);
+        findings.push(Finding::new(&rules::C_DATA_ORDER, &found.name, message));
+    }
+    check_header_order(container, fields, listed, findings);
+    check_alignment(container, findings);
+    let body = text.trim_end_matches(' ');
+    let padding = text.len() - body.len();
+    if body.ends_with(|c: char| c.is_ascii_whitespace()) || padding > 7 {
+        let message = "the header ends with more than seven spaces or other white space".to_owned();
+        findings.push(Finding::new(&rules::C_PADDING, "", message));
+    }
+    if findings.len() == before && body != header_text(container.metadata(), listed) {
+        let message = "the header holds white space, needless escapes or fields in another order".to_owned();
+        findings.push(Finding::new(&rules::C_HEADER_FORM, "", message));
+    }
+}
+
+fn check_metadata(metadata: Option<&Value>, findings: &mut Vec<Finding>) {
+    let Some(Value::Object(fields)) = metadata else {
+        let message = "no `__metadata__` object".to_owned();
+        findings.push(Finding::new(&rules::C_METADATA, "__metadata__", message));
+        return;
+    };
+    let others: Vec<&str> = fields.keys().map(String::as_str).filter(|key| *key != "fitment").collect();
+    if !others.is_empty() {
+        let message = format!("holds other keys beside `fitment`: {}", others.join(", "));
+        findings.push(Finding::new(&rules::C_METADATA, "__metadata__", message));
+    } else if !fields.get("fitment").is_some_and(Value::is_string) {
+        let message = "`fitment` is not a string".to_owned();
+        findings.push(Finding::new(&rules::C_METADATA, "__metadata__.fitment", message));
+    }
+}
+
+fn check_header_order(
+    container: &Container,
+    fields: &Map<String, Value>,
+    listed: &[Entry],
+    findings: &mut Vec<Finding>,
+) {
+    if fields.keys().position(|key| key == "__metadata__").is_some_and(|at| at != 0) {
+        let message = "is not the first key of the header".to_owned();
+        findings.push(Finding::new(&rules::C_HEADER_ORDER, "__metadata__", message));
+        return;
+    }
+    // Tensors without bytes share their start with others: any listing of them would fit the data order.
+    let sizes = |entries: &[Entry]| entries.iter().map(|e| e.start).collect::<Vec<_>>();
+    if sizes(listed) != sizes(container.entries()) {
+        let found = listed.iter().zip(container.entries()).find(|(a, b)| a.start != b.start);
+        let place = found.map_or("", |(listed, _)| listed.name.as_str());
+        let message = "is listed out of data order".to_owned();
+        findings.push(Finding::new(&rules::C_HEADER_ORDER, place, message));
+    }
+}
+
+fn check_alignment(container: &Container, findings: &mut Vec<Finding>) {
+    if !container.data_start().is_multiple_of(8) {
+        let message = format!("the data start at byte {}, not at a multiple of 8", container.data_start());
+        findings.push(Finding::new(&rules::C_ALIGNMENT, "", message));
+        return;
+    }
+    let misaligned = container.entries().iter().find(|entry| {
+        let size = entry.dtype.bytes().unwrap_or(1) as u64;
+        entry.start < entry.end && !entry.start.is_multiple_of(size)
+    });
+    if let Some(entry) = misaligned {
+        let message = format!(
+            "its data start at byte {}, not at a multiple of {}",
+            entry.start,
+            entry.dtype.bits() / 8
+        );
+        findings.push(Finding::new(&rules::C_ALIGNMENT, &entry.name, message));
+    }
+}
+
+/// What a foreign file does that some readers do not take: warnings.
+pub(super) fn check_tolerable(container: &Container, text: &str, trimmed: &str, findings: &mut Vec<Finding>) {
+    let mut warn = |rule, place: &str, message: String| {
+        let mut finding = Finding::new(rule, place, message);
+        finding.severity = Severity::Warning;
+        findings.push(finding);
+    };
+    if text[trimmed.len()..].chars().any(|c| c != ' ') {
+        warn(&rules::C_PADDING, "", "the header is padded with other characters than spaces".to_owned());
+    }
+    let metadata_is_text =
+        |value: &Value| value.as_object().is_some_and(|fields| fields.values().all(Value::is_string));
+    if container.metadata().is_some_and(|value| !metadata_is_text(value)) {
+        warn(&rules::C_METADATA, "__metadata__", "is not a map of strings".to_owned());
+    }
+    let mut alignment = Vec::new();
+    check_alignment(container, &mut alignment);
+    // An odd header length alone is common and harmless; misaligned tensors are what readers refuse or copy.
+    if let Some(finding) = alignment.into_iter().find(|f| !f.place.is_empty()) {
+        warn(&rules::C_ALIGNMENT, &finding.place, finding.message);
+    }
+}

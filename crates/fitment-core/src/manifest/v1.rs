@@ -1,0 +1,442 @@
+//! Wire types of manifest version 1 (spec section 3). They say how the manifest is written; what it means is the model's.
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The version that this crate writes.
+pub const VERSION: &str = "1.0-draft";
+
+/// The whole manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Manifest {
+    /// Format version, `major.minor`, with `-draft` until published.
+    pub fitment: String,
+    /// Edit kinds and function-changing options that the file uses, sorted; derived, not chosen.
+    pub requires: Vec<String>,
+    /// Content id: `fitment1:` and 64 hexadecimal digits.
+    pub id: String,
+    /// The base that the adapter was made for.
+    #[serde(default, skip_serializing_if = "Base::is_empty")]
+    pub base: Base,
+    /// The edits, in order.
+    pub edits: Vec<Edit>,
+    /// SHA-256 of every stored tensor, by its stored name.
+    pub tensors: BTreeMap<String, String>,
+    /// What the adapter was converted from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// What people say about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// The base (spec section 6).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Base {
+    /// Hub id or path by which its maker knew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Revision of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// `architectures[0]` of the model's config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+    /// `diffusers`, `ldm` or `gguf:ARCH`; absent for transformers' names (`hf`).
+    #[serde(default = "hf", skip_serializing_if = "is_hf")]
+    pub layout: String,
+    /// Config values that conversions need.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
+    /// Tied tensors: name on disk → names of its other uses when untied, sorted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tied: BTreeMap<String, Vec<String>>,
+    /// Touched tensors, sorted by component, name, experts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<BaseTensor>,
+    /// Stored tensor U8 `[n, 32]`: SHA-256 of the raw bytes of each touched tensor, in the order of `tensors`, bundles counted out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digests: Option<String>,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Base {
+    fn is_empty(&self) -> bool {
+        self == &Base { layout: hf(), ..Base::default() }
+    }
+}
+
+fn hf() -> String {
+    "hf".to_owned()
+}
+
+fn is_hf(layout: &str) -> bool {
+    layout == "hf"
+}
+
+/// One touched base tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct BaseTensor {
+    /// Part of a pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+    /// Name on disk, with `{e}` for a bundle.
+    pub name: String,
+    /// The experts of a bundle: first, one past the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<[u64; 2]>,
+    /// Dtype, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+    /// Shape, when known or inferred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<u64>>,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// One edit; `kind` says which.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Edit {
+    /// Low-rank update (spec section 5.1).
+    Lora(LoraEdit),
+    /// Replacement or creation (5.2).
+    Set(SetEdit),
+    /// Removal (5.3).
+    Remove(RemoveEdit),
+    /// Dense update (5.4).
+    Add(AddEdit),
+    /// A value in the model's config (5.5).
+    Config(ConfigEdit),
+}
+
+// By hand, because serde's own tagged enums lose the path of a field that has the wrong type.
+impl<'de> Deserialize<'de> for Edit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Map::deserialize(deserializer)?;
+        let kind = fields.shift_remove("kind").ok_or_else(|| D::Error::missing_field("kind"))?;
+        match kind.as_str() {
+            Some("lora") => body(fields).map(Edit::Lora),
+            Some("set") => body(fields).map(Edit::Set),
+            Some("remove") => body(fields).map(Edit::Remove),
+            Some("add") => body(fields).map(Edit::Add),
+            Some("config") => body(fields).map(Edit::Config),
+            _ => return Err(D::Error::custom(format!("kind: no edit kind {kind}"))),
+        }
+        .map_err(D::Error::custom)
+    }
+}
+
+fn body<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, String> {
+    serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| error.to_string())
+}
+
+/// What a weight edit changes (spec section 4).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Target {
+    /// Part of a pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+    /// The tensor's name on disk.
+    pub target: String,
+    /// The experts that `{e}` stands for: first, one past the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<[u64; 2]>,
+    /// Which part of the stored base tensor `W` is; axes ascend.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slice: Vec<AxisSlice>,
+    /// The uses of a tied tensor that get the edit, sorted; absent for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uses: Vec<String>,
+}
+
+/// Indices of one axis: `[start, end, step]` each, ascending and disjoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AxisSlice {
+    /// The axis.
+    pub axis: u64,
+    /// The ranges.
+    pub ranges: Vec<[u64; 3]>,
+}
+
+/// Low-rank update.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LoraEdit {
+    /// What is changed.
+    #[serde(flatten)]
+    pub target: Target,
+    /// How `W` and the factors are read; absent for `matrix`.
+    #[serde(default, skip_serializing_if = "LoraForm::is_matrix")]
+    pub form: LoraForm,
+    /// `W` is the transpose of the stored slice.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub transposed: bool,
+    /// The one multiplier.
+    pub scale: f64,
+    /// DoRA: how the magnitude applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub magnitude: Option<Magnitude>,
+    /// Role (`up`, `down`, `mid`, `magnitude`) → stored name.
+    pub tensors: BTreeMap<String, String>,
+    /// Provenance.
+    #[serde(default, skip_serializing_if = "Origin::is_empty")]
+    pub origin: Origin,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// How the factors of a low-rank edit are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum LoraForm {
+    /// `W` is `[dim0, rest]`.
+    #[default]
+    Matrix,
+    /// `W` is `[out, in, k…]`.
+    Conv,
+    /// `W` is `[E, out, in]`.
+    Stacked,
+}
+
+impl LoraForm {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    fn is_matrix(&self) -> bool {
+        *self == LoraForm::Matrix
+    }
+}
+
+/// How a magnitude applies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Magnitude {
+    /// Kept axis of `W`.
+    pub axis: u64,
+    /// Whose norm divides.
+    pub norm_of: NormOf,
+    /// Added to the norm; absent for 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub eps: f64,
+}
+
+/// Whose norm divides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum NormOf {
+    /// `‖W + s·Δ‖`.
+    Merged,
+    /// `‖W‖`.
+    Base,
+}
+
+/// Replacement, or creation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SetEdit {
+    /// What is changed.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Dtype of the result.
+    pub dtype: SetDtype,
+    /// The base lacks the tensor.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub create: bool,
+    /// Role (`value`, `rows`) → stored name.
+    pub tensors: BTreeMap<String, String>,
+    /// Provenance.
+    #[serde(default, skip_serializing_if = "Origin::is_empty")]
+    pub origin: Origin,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Dtype of a replaced tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum SetDtype {
+    /// The stored value's.
+    Stored,
+    /// The base tensor's.
+    Base,
+}
+
+/// Removal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RemoveEdit {
+    /// What is removed.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Provenance.
+    #[serde(default, skip_serializing_if = "Origin::is_empty")]
+    pub origin: Origin,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Dense update.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AddEdit {
+    /// What is changed.
+    #[serde(flatten)]
+    pub target: Target,
+    /// The multiplier.
+    pub scale: f64,
+    /// Role (`value`, `exc_index`, `exc_value`) → stored name.
+    pub tensors: BTreeMap<String, String>,
+    /// Provenance.
+    #[serde(default, skip_serializing_if = "Origin::is_empty")]
+    pub origin: Origin,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A value in the model's config.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ConfigEdit {
+    /// Part of a pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+    /// `tie_word_embeddings`, `vocab_size`, `mlp_bias` or `attention_bias`.
+    pub key: String,
+    /// Its new value.
+    pub value: Value,
+    /// Provenance.
+    #[serde(default, skip_serializing_if = "Origin::is_empty")]
+    pub origin: Origin,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Provenance of an edit; outside the content id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Origin {
+    /// The foreign config's alpha.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// The foreign config's rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u64>,
+    /// Scale was `alpha/√rank`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rslora: bool,
+    /// Role → key in the source's weight file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, String>,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Origin {
+    fn is_empty(&self) -> bool {
+        self == &Origin::default()
+    }
+}
+
+/// What the adapter was converted from (spec section 8).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Source {
+    /// The tool's lower-case name.
+    pub format: String,
+    /// The tool's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whole files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<SourceFile>,
+    /// Tensors without effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptTensor>,
+    /// The weight file's `__metadata__`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// One kept file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SourceFile {
+    /// Path relative to the adapter.
+    pub path: String,
+    /// Stored name of its bytes, U8 `[n]`.
+    pub tensor: String,
+}
+
+/// One kept tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct KeptTensor {
+    /// Key in the source's weight file.
+    pub key: String,
+    /// Stored name.
+    pub tensor: String,
+}
+
+/// What people say about the adapter; outside the content id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct About {
+    /// One line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// SPDX expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// Words that invoke what was learned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<String>,
+    /// Free words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Unknown optional fields.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
