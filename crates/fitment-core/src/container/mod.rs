@@ -8,6 +8,7 @@ mod header;
 mod layout;
 mod write;
 
+pub(crate) use header::duplicate_or;
 pub use header::{Container, Entry, Profile, header_len, read_header};
 pub use layout::{Layout, canonical_order};
 pub use write::{Item, write_container};

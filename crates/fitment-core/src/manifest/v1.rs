@@ -37,7 +37,7 @@ pub struct Manifest {
 }
 
 /// The base (spec section 6).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Base {
     /// Hub id or path by which its maker knew it.
@@ -69,9 +69,25 @@ pub struct Base {
     pub extra: Map<String, Value>,
 }
 
+impl Default for Base {
+    fn default() -> Self {
+        Self {
+            name: None,
+            revision: None,
+            architecture: None,
+            layout: hf(),
+            config: Map::new(),
+            tied: BTreeMap::new(),
+            tensors: Vec::new(),
+            digests: None,
+            extra: Map::new(),
+        }
+    }
+}
+
 impl Base {
     fn is_empty(&self) -> bool {
-        self == &Base { layout: hf(), ..Base::default() }
+        self == &Base::default()
     }
 }
 
@@ -439,4 +455,74 @@ fn is_false(value: &bool) -> bool {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
+}
+
+static NO_TENSORS: BTreeMap<String, String> = BTreeMap::new();
+
+impl Edit {
+    /// The kind's name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Edit::Lora(_) => "lora",
+            Edit::Set(_) => "set",
+            Edit::Remove(_) => "remove",
+            Edit::Add(_) => "add",
+            Edit::Config(_) => "config",
+        }
+    }
+
+    /// What it changes; `None` for a config edit.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Edit::Lora(edit) => Some(&edit.target),
+            Edit::Set(edit) => Some(&edit.target),
+            Edit::Remove(edit) => Some(&edit.target),
+            Edit::Add(edit) => Some(&edit.target),
+            Edit::Config(_) => None,
+        }
+    }
+
+    /// Role → stored name, in order of the roles.
+    pub fn tensors(&self) -> &BTreeMap<String, String> {
+        match self {
+            Edit::Lora(edit) => &edit.tensors,
+            Edit::Set(edit) => &edit.tensors,
+            Edit::Add(edit) => &edit.tensors,
+            Edit::Remove(_) | Edit::Config(_) => &NO_TENSORS,
+        }
+    }
+
+    /// Provenance and unknown fields.
+    pub fn outside(&self) -> (&Origin, &Map<String, Value>) {
+        match self {
+            Edit::Lora(edit) => (&edit.origin, &edit.extra),
+            Edit::Set(edit) => (&edit.origin, &edit.extra),
+            Edit::Remove(edit) => (&edit.origin, &edit.extra),
+            Edit::Add(edit) => (&edit.origin, &edit.extra),
+            Edit::Config(edit) => (&edit.origin, &edit.extra),
+        }
+    }
+
+    /// Leaves only what changes the function.
+    pub(crate) fn strip(&mut self) {
+        let (origin, extra) = match self {
+            Edit::Lora(edit) => (&mut edit.origin, &mut edit.extra),
+            Edit::Set(edit) => (&mut edit.origin, &mut edit.extra),
+            Edit::Remove(edit) => (&mut edit.origin, &mut edit.extra),
+            Edit::Add(edit) => (&mut edit.origin, &mut edit.extra),
+            Edit::Config(edit) => (&mut edit.origin, &mut edit.extra),
+        };
+        *origin = Origin::default();
+        extra.clear();
+    }
+}
+
+impl Target {
+    /// The label of stored names and messages.
+    pub fn label(&self) -> String {
+        match &self.component {
+            Some(component) => format!("{component}/{}", self.target),
+            None => self.target.clone(),
+        }
+    }
 }

@@ -13,8 +13,10 @@ pub struct Origin {
     pub rslora: bool,
     /// Role → key of the tensor in the source's weight file.
     pub keys: BTreeMap<String, String>,
-    /// Fields with a dot in their name (`vendor.example/name`) and fields of later minor versions.
+    /// Unknown optional fields of the origin, kept.
     pub extra: Map<String, Value>,
+    /// Unknown optional fields of the edit itself, kept.
+    pub edit_extra: Map<String, Value>,
 }
 
 /// What the adapter was converted from, carried for the way back (spec section 8; outside the content id).

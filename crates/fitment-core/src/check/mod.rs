@@ -1,0 +1,131 @@
+//! The rules of the format (spec sections 2 to 9): every breach is collected, one file for each group of rules.
+
+mod base;
+mod dense;
+mod edits;
+mod lora;
+mod source;
+mod stored;
+mod target;
+mod values;
+
+use crate::container::{self, Container, Profile};
+use crate::finding::{Finding, Severity};
+use crate::manifest::{self, v1};
+use crate::tensor::{Dtype, Shape};
+use std::collections::BTreeMap;
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Every breach, in the order of checking.
+    pub findings: Vec<Finding>,
+    /// The container, when its header could be read.
+    pub container: Option<Container>,
+    /// The manifest, when it could be read.
+    pub manifest: Option<v1::Manifest>,
+    /// Whether the container has a manifest at all; a file without one is not a Fitment file.
+    pub is_fitment: bool,
+}
+
+impl Report {
+    /// Findings of severity error.
+    pub fn errors(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Error)
+    }
+}
+
+/// How much of a file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Header and manifest, row numbers and positions: what reading needs.
+    Structure,
+    /// Also digests, content id and the values of the weights: reads every byte.
+    Values,
+}
+
+/// A stored tensor as rules see it.
+pub(crate) struct StoredTensor<'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Shape,
+    /// Absent when only the header is at hand.
+    pub(crate) bytes: Option<&'a [u8]>,
+}
+
+pub(crate) type StoredTensors<'a> = BTreeMap<String, StoredTensor<'a>>;
+
+/// Checks a whole file.
+pub fn check(bytes: &[u8], depth: Depth) -> Report {
+    check_prefix(bytes, bytes.len() as u64, depth)
+}
+
+/// Checks a file of which only the first bytes, at least the header, are at hand. Rules that need the data of a tensor
+/// beyond them are passed over.
+pub fn check_prefix(prefix: &[u8], file_len: u64, depth: Depth) -> Report {
+    let mut report = Report::default();
+    let (container, findings) = match container::read_header(prefix, file_len, Profile::Fitment) {
+        Ok(read) => read,
+        Err(finding) => {
+            report.findings.push(finding);
+            return report;
+        }
+    };
+    report.findings = findings;
+    if let Some(text) = container.metadata_text("fitment") {
+        report.is_fitment = true;
+        match manifest::parse(text) {
+            Err(finding) => report.findings.push(finding),
+            Ok((manifest, findings)) => {
+                report.findings.extend(findings);
+                let stored = stored_tensors(&container, prefix);
+                report.findings.extend(check_manifest(&manifest, &stored, depth));
+                report.manifest = Some(manifest);
+            }
+        }
+    }
+    report.container = Some(container);
+    report
+}
+
+fn stored_tensors<'a>(container: &Container, prefix: &'a [u8]) -> StoredTensors<'a> {
+    let tensor = |entry: &container::Entry| StoredTensor {
+        dtype: entry.dtype,
+        shape: entry.shape.clone(),
+        bytes: prefix.get(container.data_range(entry)),
+    };
+    container.entries().iter().map(|entry| (entry.name.clone(), tensor(entry))).collect()
+}
+
+/// The rules about a manifest and the tensors it names.
+pub(crate) fn check_manifest(
+    manifest: &v1::Manifest,
+    stored: &StoredTensors<'_>,
+    depth: Depth,
+) -> Vec<Finding> {
+    let mut checker = Checker { manifest, stored, findings: Vec::new() };
+    stored::check(&mut checker);
+    base::check(&mut checker);
+    edits::check(&mut checker);
+    source::check(&mut checker);
+    if depth == Depth::Values {
+        values::check(&mut checker);
+    }
+    checker.findings
+}
+
+struct Checker<'c, 'a> {
+    manifest: &'c v1::Manifest,
+    stored: &'c StoredTensors<'a>,
+    findings: Vec<Finding>,
+}
+
+impl<'c, 'a> Checker<'c, 'a> {
+    fn report(&mut self, rule: &crate::finding::Rule, place: &str, message: impl Into<String>) {
+        self.findings.push(Finding::new(rule, place, message));
+    }
+
+    /// The stored tensor of a role; `None` when the role or the tensor is missing, which other rules report.
+    fn tensor(&self, tensors: &BTreeMap<String, String>, role: &str) -> Option<&'c StoredTensor<'a>> {
+        self.stored.get(tensors.get(role)?)
+    }
+}

@@ -1,0 +1,93 @@
+//! Stored tensors and their names (spec sections 3.3 and 7.1).
+
+use super::Checker;
+use crate::finding::rules;
+use crate::manifest::v1;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) fn check(checker: &mut Checker<'_, '_>) {
+    let expected = expected_names(checker.manifest);
+    let stored = checker.stored;
+    for (name, place) in &expected.named {
+        if !stored.contains_key(*name) {
+            let message = format!("the manifest names it in {place}, it is not stored");
+            checker.report(&rules::M_MISSING_TENSOR, name, message);
+        }
+    }
+    for name in stored.keys().filter(|name| !expected.named.contains_key(name.as_str())) {
+        checker.report(&rules::M_ORPHAN, name, "is stored, the manifest does not name it");
+    }
+    for (name, wanted) in &expected.misnamed {
+        let message = format!("should be stored as {wanted:?}");
+        checker.report(&rules::M_STORED_NAME, name, message);
+    }
+    check_digest_table(checker, &expected.named);
+}
+
+fn check_digest_table(checker: &mut Checker<'_, '_>, named: &BTreeMap<&str, String>) {
+    let table = &checker.manifest.tensors;
+    for name in named.keys().filter(|name| checker.stored.contains_key(**name)) {
+        if !table.contains_key(*name) {
+            checker.report(&rules::M_DIGEST_TABLE, name, "has no digest in `tensors`");
+        }
+    }
+    for (name, digest) in table {
+        let is_hex = digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_hex {
+            let message = format!("digest {digest:?} is not 64 lower-case hexadecimal digits");
+            checker.report(&rules::M_DIGEST_TABLE, name, message);
+        } else if !checker.stored.contains_key(name) && !named.contains_key(name.as_str()) {
+            checker.report(&rules::M_DIGEST_TABLE, name, "`tensors` has a digest of it, it is not stored");
+        }
+    }
+}
+
+#[derive(Default)]
+struct Names<'m> {
+    /// Every stored name that the manifest uses, and where first.
+    named: BTreeMap<&'m str, String>,
+    /// Stored names that do not follow from their first use, and the one that would.
+    misnamed: Vec<(&'m str, String)>,
+}
+
+impl<'m> Names<'m> {
+    fn use_tensor(&mut self, name: &'m str, wanted: String, place: &str) {
+        if self.named.contains_key(name) {
+            return;
+        }
+        if name != wanted {
+            self.misnamed.push((name, wanted));
+        }
+        self.named.insert(name, place.to_owned());
+    }
+}
+
+fn expected_names(manifest: &v1::Manifest) -> Names<'_> {
+    let mut names = Names::default();
+    let mut edits_of_label: BTreeMap<String, usize> = BTreeMap::new();
+    for (at, edit) in manifest.edits.iter().enumerate() {
+        let Some(target) = edit.target() else { continue };
+        let label = target.label();
+        let index = edits_of_label.entry(label.clone()).or_default();
+        for (role, name) in edit.tensors() {
+            let wanted = format!("{label}::{index}.{}.{role}", edit.kind());
+            names.use_tensor(name, wanted, &format!("edits[{at}]"));
+        }
+        *index += 1;
+    }
+    if let Some(name) = &manifest.base.digests {
+        names.use_tensor(name, "@base::0.digest.sha256".to_owned(), "base.digests");
+    }
+    if let Some(source) = &manifest.source {
+        for (index, file) in source.files.iter().enumerate() {
+            names.use_tensor(&file.tensor, format!("@source::{index}.file.data"), "source.files");
+        }
+        for (index, kept) in source.kept.iter().enumerate() {
+            names.use_tensor(&kept.tensor, format!("@source::{index}.kept.data"), "source.kept");
+        }
+    }
+    // A name may be wanted by one use and taken by another; each is reported once.
+    let mut seen = BTreeSet::new();
+    names.misnamed.retain(|(name, _)| seen.insert(*name));
+    names
+}

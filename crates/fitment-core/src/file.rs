@@ -1,0 +1,120 @@
+//! Whole files: bytes to model and back.
+
+use crate::check::{self, Depth, Report, StoredTensor, StoredTensors};
+use crate::container::{self, Container};
+use crate::error::{Error, Result};
+use crate::finding::{Finding, Severity};
+use crate::manifest::{self, Encoded};
+use crate::model::Adapter;
+use crate::tensor::{Bytes, Tensor};
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// Reads a Fitment file. Tensors borrow from `bytes`; digests and weights are not looked at ([`crate::check()`] does).
+///
+/// # Errors
+/// [`Error::Malformed`] with the first breach of spec sections 2 to 9; [`Error::NotFitment`] when the file is sound
+/// safetensors without a manifest.
+pub fn read(bytes: &[u8]) -> Result<Adapter<'_>> {
+    read_checked(bytes, check::check(bytes, Depth::Structure))
+}
+
+/// The adapter of a file that was checked already; the same errors as [`read`].
+///
+/// # Errors
+/// As [`read`].
+pub fn read_checked(bytes: &[u8], report: Report) -> Result<Adapter<'_>> {
+    if let Some(error) = first_error(report.findings) {
+        let foreign = container::read_foreign(bytes);
+        return Err(match foreign {
+            Ok(container) if container.metadata_text("fitment").is_none() => Error::NotFitment,
+            _ => error,
+        });
+    }
+    let (Some(container), Some(manifest)) = (report.container, report.manifest) else {
+        return Err(Error::NotFitment);
+    };
+    manifest::decode(&manifest, &stored(bytes, &container)?)
+}
+
+/// Whether the bytes are a safetensors file whose metadata hold a manifest, sound or not.
+pub fn is_fitment(prefix: &[u8], file_len: u64) -> bool {
+    container::read_header(prefix, file_len, container::Profile::Foreign).is_ok_and(|(container, _)| {
+        container.metadata().is_some_and(|fields| fields.get("fitment").is_some())
+    })
+}
+
+fn stored<'a>(bytes: &'a [u8], container: &Container) -> Result<BTreeMap<String, Tensor<'a>>> {
+    let tensor = |entry: &container::Entry| {
+        let data = bytes.get(container.data_range(entry)).unwrap_or_default();
+        let tensor = Tensor::new(entry.dtype, entry.shape.clone(), Bytes::Borrowed(data));
+        tensor
+            .map(|tensor| (entry.name.clone(), tensor))
+            .map_err(|source| Error::Shape { name: entry.name.clone(), source })
+    };
+    container.entries().iter().map(tensor).collect()
+}
+
+fn first_error(findings: Vec<Finding>) -> Option<Error> {
+    let mut errors = findings.into_iter().filter(|finding| finding.severity == Severity::Error);
+    let first = errors.next()?;
+    Some(Error::Malformed { first: Box::new(first), more: errors.count() })
+}
+
+/// Writes a Fitment file in its one canonical form: the same adapter gives the same bytes, everywhere.
+///
+/// # Errors
+/// [`Error::Malformed`] when the adapter breaks a rule of the format; [`Error::Write`] when the sink fails. Nothing is
+/// written in the first case.
+pub fn write(adapter: &Adapter<'_>, out: &mut dyn Write) -> Result<()> {
+    let encoded = encode_checked(adapter)?;
+    let metadata = BTreeMap::from([("fitment".to_owned(), encoded.text())]);
+    container::write_container(&metadata, encoded.tensors.iter().map(|(name, t)| (name.clone(), t)), out)
+}
+
+/// [`write`] into memory.
+///
+/// # Errors
+/// As [`write`].
+pub fn to_bytes(adapter: &Adapter<'_>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    write(adapter, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The stored form of an adapter that keeps every structural rule.
+///
+/// # Errors
+/// [`Error::Malformed`] with the first breach.
+pub fn encode_checked<'a>(adapter: &Adapter<'a>) -> Result<Encoded<'a>> {
+    let encoded = manifest::encode(adapter);
+    let stored: StoredTensors<'_> = encoded
+        .tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let (dtype, shape) = (tensor.dtype(), tensor.shape().clone());
+            (name.clone(), StoredTensor { dtype, shape, bytes: Some(tensor.bytes()) })
+        })
+        .collect();
+    let mut findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure);
+    drop(stored);
+    let scale_fault = adapter.edits.iter().find_map(scale_fault);
+    findings.extend(scale_fault);
+    match first_error(findings) {
+        Some(error) => Err(error),
+        None => Ok(encoded),
+    }
+}
+
+/// JSON has no NaN: a scale that is not finite is caught before it becomes `null`.
+fn scale_fault(edit: &crate::model::Edit<'_>) -> Option<Finding> {
+    use crate::model::Edit;
+    let numbers = match edit {
+        Edit::Lora(edit) => vec![edit.scale, edit.magnitude.as_ref().map_or(0.0, |m| m.eps)],
+        Edit::Add(edit) => vec![edit.scale],
+        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => vec![],
+    };
+    let number = numbers.into_iter().find(|number| !number.is_finite())?;
+    let place = edit.target().map(crate::model::Target::label).unwrap_or_default();
+    Some(Finding::new(&crate::finding::rules::M_NUMBER, place, format!("a scale or eps is {number}")))
+}

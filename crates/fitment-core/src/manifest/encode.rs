@@ -1,0 +1,255 @@
+use super::v1;
+use crate::identity::{hex, tensor_digest};
+use crate::json::to_canonical;
+use crate::model::{
+    About, Adapter, Base, ConfigEdit, Edit, ExpertRange, Layout, Lora, LoraForm, NormOf, Origin, SetDtype,
+    Source, Target,
+};
+use crate::tensor::{Dtype, Shape, Tensor};
+use std::collections::BTreeMap;
+
+/// An adapter as it will be stored: the manifest, and the tensors by stored name.
+#[derive(Clone, Debug)]
+pub struct Encoded<'a> {
+    /// The manifest.
+    pub manifest: v1::Manifest,
+    /// The tensors; clones share bytes with the adapter.
+    pub tensors: BTreeMap<String, Tensor<'a>>,
+}
+
+impl Encoded<'_> {
+    /// The manifest's canonical text.
+    pub fn text(&self) -> String {
+        to_canonical(&serde_json::to_value(&self.manifest).expect("wire types serialise"))
+    }
+}
+
+/// Names the tensors of an adapter, digests them and derives `requires` and the content id.
+pub fn encode<'a>(adapter: &Adapter<'a>) -> Encoded<'a> {
+    let mut store = Store::default();
+    let edits: Vec<v1::Edit> = adapter.edits.iter().map(|edit| store.edit(edit)).collect();
+    let base = store.base(&adapter.base);
+    let source = adapter.source.as_ref().map(|source| store.source(source));
+    let digests: BTreeMap<_, _> = store
+        .tensors
+        .iter()
+        .map(|(name, tensor)| {
+            (name.clone(), tensor_digest(name, tensor.dtype(), tensor.shape(), tensor.bytes()))
+        })
+        .collect();
+    let manifest = v1::Manifest {
+        fitment: v1::VERSION.to_owned(),
+        requires: super::requires(&edits).into_iter().map(str::to_owned).collect(),
+        id: super::content_id(&edits, &digests),
+        base,
+        edits,
+        tensors: digests.iter().map(|(name, digest)| (name.clone(), hex(digest))).collect(),
+        source,
+        about: about(&adapter.about),
+        extra: adapter.extra.clone(),
+    };
+    Encoded { manifest, tensors: store.tensors }
+}
+
+/// Place, length, dtype and shape: what makes two tensors one stored tensor.
+type Identity = (usize, usize, Dtype, Shape);
+
+#[derive(Default)]
+struct Store<'a> {
+    tensors: BTreeMap<String, Tensor<'a>>,
+    names: BTreeMap<Identity, String>,
+    edits_of_label: BTreeMap<String, usize>,
+}
+
+impl<'a> Store<'a> {
+    /// Stores a tensor, or finds it stored already; gives its name.
+    fn put(&mut self, name: String, tensor: &Tensor<'a>) -> String {
+        let bytes = tensor.bytes();
+        let identity = (bytes.as_ptr() as usize, bytes.len(), tensor.dtype(), tensor.shape().clone());
+        // Empty tensors have no place of their own: each is stored under its own name.
+        if let Some(known) = self.names.get(&identity).filter(|_| !bytes.is_empty()) {
+            return known.clone();
+        }
+        self.names.insert(identity, name.clone());
+        self.tensors.insert(name.clone(), tensor.clone());
+        name
+    }
+
+    fn edit(&mut self, edit: &Edit<'a>) -> v1::Edit {
+        let mut tensors = BTreeMap::new();
+        if let Some(target) = edit.target() {
+            let label = target.label();
+            let index = self.edits_of_label.entry(label.clone()).or_default();
+            let prefix = format!("{label}::{index}.{}", edit.kind());
+            *index += 1;
+            for (role, tensor) in edit.tensors() {
+                tensors.insert(role.to_owned(), self.put(format!("{prefix}.{role}"), tensor));
+            }
+        }
+        let origin = origin(edit.origin());
+        let extra = edit.origin().edit_extra.clone();
+        match edit {
+            Edit::Lora(edit) => v1::Edit::Lora(lora(edit, tensors, origin, extra)),
+            Edit::Set(edit) => v1::Edit::Set(v1::SetEdit {
+                target: target(&edit.target),
+                dtype: match edit.dtype {
+                    SetDtype::Stored => v1::SetDtype::Stored,
+                    SetDtype::Base => v1::SetDtype::Base,
+                },
+                create: edit.create,
+                tensors,
+                origin,
+                extra,
+            }),
+            Edit::Remove(edit) => {
+                v1::Edit::Remove(v1::RemoveEdit { target: target(&edit.target), origin, extra })
+            }
+            Edit::Add(edit) => v1::Edit::Add(v1::AddEdit {
+                target: target(&edit.target),
+                scale: edit.scale,
+                tensors,
+                origin,
+                extra,
+            }),
+            Edit::Config(edit) => v1::Edit::Config(config(edit, origin, extra)),
+        }
+    }
+
+    fn base(&mut self, base: &Base) -> v1::Base {
+        let digests: Vec<u8> =
+            base.tensors.iter().flat_map(|t| t.digests.iter().flatten().copied()).collect();
+        let digests = (!digests.is_empty()).then(|| {
+            let rows = digests.len() as u64 / 32;
+            let shape = Shape::new(&[rows, 32]).expect("digests in memory are countable");
+            let tensor = Tensor::owned(Dtype::U8, shape, digests).expect("32 bytes a row");
+            self.put("@base::0.digest.sha256".to_owned(), &tensor)
+        });
+        let tensors = base.tensors.iter().map(|tensor| v1::BaseTensor {
+            component: tensor.component.as_ref().map(ToString::to_string),
+            name: tensor.name.to_string(),
+            experts: experts(tensor.experts),
+            dtype: tensor.dtype.map(|dtype| dtype.name().to_owned()),
+            shape: tensor.shape.as_ref().map(|shape| shape.dims().to_vec()),
+            extra: tensor.extra.clone(),
+        });
+        let names = |names: &[crate::model::TensorName]| names.iter().map(ToString::to_string).collect();
+        v1::Base {
+            name: base.name.clone(),
+            revision: base.revision.clone(),
+            architecture: base.architecture.clone(),
+            layout: Layout::to_text(&base.layout),
+            config: base.config.clone(),
+            tied: base.tied.iter().map(|(name, uses)| (name.to_string(), names(uses))).collect(),
+            tensors: tensors.collect(),
+            digests,
+            extra: base.extra.clone(),
+        }
+    }
+
+    fn source(&mut self, source: &Source<'a>) -> v1::Source {
+        let mut file = |(index, file): (usize, &crate::model::SourceFile<'a>)| v1::SourceFile {
+            path: file.path.clone(),
+            tensor: self.put_own(format!("@source::{index}.file.data"), &file.data),
+        };
+        let files = source.files.iter().enumerate().map(&mut file).collect();
+        let mut kept = |(index, kept): (usize, &crate::model::KeptTensor<'a>)| v1::KeptTensor {
+            key: kept.key.clone(),
+            tensor: self.put_own(format!("@source::{index}.kept.data"), &kept.value),
+        };
+        let kept = source.kept.iter().enumerate().map(&mut kept).collect();
+        v1::Source {
+            format: source.format.clone(),
+            version: source.version.clone(),
+            files,
+            kept,
+            metadata: source.metadata.clone(),
+            extra: source.extra.clone(),
+        }
+    }
+
+    /// Stores a tensor of the source under its own name, whoever else holds the same bytes.
+    fn put_own(&mut self, name: String, tensor: &Tensor<'a>) -> String {
+        self.tensors.insert(name.clone(), tensor.clone());
+        name
+    }
+}
+
+fn experts(range: Option<ExpertRange>) -> Option<[u64; 2]> {
+    range.map(|range| [range.start, range.end])
+}
+
+fn target(target: &Target) -> v1::Target {
+    let slice = target.slice.iter().map(|slice| v1::AxisSlice {
+        axis: slice.axis,
+        ranges: slice.ranges.iter().map(|range| [range.start, range.end, range.step]).collect(),
+    });
+    v1::Target {
+        component: target.component.as_ref().map(ToString::to_string),
+        target: target.name.to_string(),
+        experts: experts(target.experts),
+        slice: slice.collect(),
+        uses: target.uses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+type Extra = serde_json::Map<String, serde_json::Value>;
+
+fn lora(
+    edit: &Lora<'_>,
+    tensors: BTreeMap<String, String>,
+    origin: v1::Origin,
+    extra: Extra,
+) -> v1::LoraEdit {
+    v1::LoraEdit {
+        target: target(&edit.target),
+        form: match edit.form {
+            LoraForm::Matrix => v1::LoraForm::Matrix,
+            LoraForm::Conv => v1::LoraForm::Conv,
+            LoraForm::Stacked => v1::LoraForm::Stacked,
+        },
+        transposed: edit.transposed,
+        scale: edit.scale,
+        magnitude: edit.magnitude.as_ref().map(|magnitude| v1::Magnitude {
+            axis: magnitude.axis,
+            norm_of: match magnitude.norm_of {
+                NormOf::Merged => v1::NormOf::Merged,
+                NormOf::Base => v1::NormOf::Base,
+            },
+            eps: magnitude.eps,
+        }),
+        tensors,
+        origin,
+        extra,
+    }
+}
+
+fn config(edit: &ConfigEdit, origin: v1::Origin, extra: Extra) -> v1::ConfigEdit {
+    v1::ConfigEdit {
+        component: edit.component.as_ref().map(ToString::to_string),
+        key: edit.value.key().to_owned(),
+        value: edit.value.json(),
+        origin,
+        extra,
+    }
+}
+
+fn origin(origin: &Origin) -> v1::Origin {
+    v1::Origin {
+        alpha: origin.alpha,
+        rank: origin.rank,
+        rslora: origin.rslora,
+        keys: origin.keys.clone(),
+        extra: origin.extra.clone(),
+    }
+}
+
+fn about(about: &About) -> Option<v1::About> {
+    (!about.is_empty()).then(|| v1::About {
+        title: about.title.clone(),
+        description: about.description.clone(),
+        license: about.license.clone(),
+        triggers: about.triggers.clone(),
+        tags: about.tags.clone(),
+        extra: about.extra.clone(),
+    })
+}
