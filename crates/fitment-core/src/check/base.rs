@@ -1,11 +1,13 @@
 //! The recorded base (spec section 6).
 
+use super::state::{Key, key};
 use super::{Checker, target};
 use crate::finding::rules;
 use crate::limits;
 use crate::manifest::v1::{self, Edit};
 use crate::model::{Layout, name_fault};
 use crate::tensor::{Dtype, Shape};
+use std::collections::BTreeSet;
 
 pub(super) fn check(checker: &mut Checker<'_, '_>) {
     let base = &checker.manifest.base;
@@ -57,13 +59,23 @@ fn check_tensor(checker: &mut Checker<'_, '_>, tensor: &v1::BaseTensor) {
     if let Some(dtype) = tensor.dtype.as_deref().filter(|dtype| Dtype::from_name(dtype).is_none()) {
         checker.report(&rules::M_BASE, &place, format!("unknown dtype {dtype:?}"));
     }
-    if let Some(Err(fault)) = tensor.shape.as_deref().map(Shape::new) {
+    if let Some(fault) = tensor.component.as_deref().and_then(target::component_fault) {
+        checker.report(&rules::M_NAME, &place, fault);
+    }
+    let dims = tensor.shape.as_deref().unwrap_or_default();
+    if let Some(dim) = dims.iter().find(|dim| **dim > limits::MAX_SAFE_INTEGER) {
+        checker.report(&rules::M_NUMBER, &place, format!("the extent {dim} is above 2^53"));
+    } else if let Err(fault) = Shape::new(dims) {
         checker.report(&rules::M_BASE, &place, fault.to_string());
     }
 }
 
 fn check_digests(checker: &mut Checker<'_, '_>, base: &v1::Base, count: u64) {
     let Some(name) = &base.digests else { return };
+    if base.tensors.is_empty() {
+        checker.report(&rules::M_BASE, "base.digests", "a bound file lists the tensors it touches");
+        return;
+    }
     if let Some(tensor) = base.tensors.iter().find(|tensor| tensor.dtype.is_none() || tensor.shape.is_none())
     {
         let message = "a bound file records dtype and shape of every touched tensor";
@@ -76,26 +88,31 @@ fn check_digests(checker: &mut Checker<'_, '_>, base: &v1::Base, count: u64) {
     }
 }
 
-/// Created tensors are not in the base; in a bound file all others are.
+/// Entries are those of the touched tensors: none for a created one, all others when bound, and no more.
 fn check_coverage(checker: &mut Checker<'_, '_>, base: &v1::Base) {
-    let manifest = checker.manifest;
-    let created = |target: &v1::Target| {
-        let creates = |edit: &Edit| matches!(edit, Edit::Set(set) if set.create && set.target == *target);
-        manifest.edits.iter().any(creates)
-    };
-    let known: std::collections::BTreeSet<_> =
-        base.tensors.iter().map(|t| (&t.component, &t.name, t.experts)).collect();
-    let any_creation = manifest.edits.iter().any(|edit| matches!(edit, Edit::Set(set) if set.create));
-    for (index, target) in manifest.edits.iter().enumerate().filter_map(|(i, edit)| Some((i, edit.target()?)))
-    {
-        let listed = known.contains(&(&target.component, &target.target, target.experts));
+    let edits = &checker.manifest.edits;
+    let is_creation = |edit: &&Edit| matches!(edit, Edit::Set(set) if set.create);
+    let created: BTreeSet<Key<'_>> =
+        edits.iter().filter(is_creation).filter_map(|edit| Some(key(edit.target()?))).collect();
+    let listed: BTreeSet<Key<'_>> = base
+        .tensors
+        .iter()
+        .map(|tensor| (tensor.component.as_deref(), tensor.name.as_str(), tensor.experts))
+        .collect();
+    let mut touched = BTreeSet::new();
+    for (index, target) in edits.iter().enumerate().filter_map(|(i, edit)| Some((i, edit.target()?))) {
+        let key = key(target);
+        if !touched.insert(key) {
+            continue;
+        }
         let place = format!("edits[{index}] {}", target.label());
-        let is_created =
-            any_creation && created(&v1::Target { slice: vec![], uses: vec![], ..target.clone() });
-        if is_created && listed {
+        if created.contains(&key) && listed.contains(&key) {
             checker.report(&rules::M_BASE, &place, "is created, yet base.tensors lists it");
-        } else if !is_created && !listed && base.digests.is_some() {
+        } else if !created.contains(&key) && !listed.contains(&key) && base.digests.is_some() {
             checker.report(&rules::M_BASE, &place, "base.tensors does not list it in a bound file");
         }
+    }
+    for (_, name, _) in listed.difference(&touched) {
+        checker.report(&rules::M_BASE, &format!("base.tensors {name}"), "no edit touches it");
     }
 }

@@ -1,39 +1,54 @@
 //! Dense edits: `set` and `add` (spec sections 5.2 and 5.4).
 
 use super::edits::{check_roles, check_weight_dtype};
+use super::state::State;
+use super::target::slice_shape;
 use super::{Checker, StoredTensor};
 use crate::finding::rules;
 use crate::manifest::v1::{AddEdit, SetDtype, SetEdit};
 use crate::tensor::Dtype;
 
-pub(super) fn check_set(checker: &mut Checker<'_, '_>, edit: &SetEdit, base: Option<&[u64]>, place: &str) {
+pub(super) fn check_set(checker: &mut Checker<'_, '_>, edit: &SetEdit, state: &State, place: &str) {
     if !check_roles(checker, &edit.tensors, (&["value"], &["rows"]), place) {
         return;
     }
     let has_rows = edit.tensors.contains_key("rows");
-    let partial = has_rows || !edit.target.slice.is_empty();
-    if edit.create && (partial || !edit.target.uses.is_empty() || edit.dtype == SetDtype::Base) {
+    let has_slice = !edit.target.slice.is_empty();
+    if edit.create && (has_rows || has_slice || !edit.target.uses.is_empty() || edit.dtype == SetDtype::Base)
+    {
         let message = "creation stores a whole tensor in its own dtype: no rows, slice, uses or dtype base";
         checker.report(&rules::E_CONFLICT, place, message);
         return;
     }
-    if partial && edit.dtype == SetDtype::Stored {
+    if has_rows && has_slice {
+        checker.report(&rules::E_SLICE, place, "rows are those of the whole tensor: no slice");
+        return;
+    }
+    if (has_rows || has_slice) && edit.dtype == SetDtype::Stored {
         let message = "rows and slices take the base tensor's dtype: `dtype` must be `base`";
         checker.report(&rules::E_DTYPE, place, message);
     }
     if edit.dtype == SetDtype::Base {
         check_weight_dtype(checker, &edit.tensors, "value", place);
     }
+    let shape = state.shape.as_deref();
+    let Ok(slice) = slice_shape(checker, &edit.target.slice, shape, place) else { return };
     let Some(value) = checker.tensor(&edit.tensors, "value") else { return };
     let Some(dims) = strip_experts(checker, edit.target.experts, value, place) else { return };
-    match checker.tensor(&edit.tensors, "rows") {
-        Some(rows) => check_rows(checker, rows, &dims, base, place),
-        None => {
-            if let Some(base) = base.filter(|base| *base != dims) {
-                let message = format!("the value has the shape {dims:?}, the base tensor {base:?}");
-                checker.report(&rules::E_SHAPE, place, message);
-            }
+    if let Some(rows) = checker.tensor(&edit.tensors, "rows") {
+        if edit.target.experts.is_some() {
+            checker.report(&rules::E_BUNDLE, place, "a bundle is not set by rows");
+            return;
         }
+        return check_rows(checker, rows, &dims, shape, place);
+    }
+    let Some(expected) = slice.filter(|_| !edit.create) else { return };
+    // A whole value may bring another number of rows: a resized vocabulary, a head with other labels.
+    let resizable = !has_slice && edit.target.experts.is_none() && !expected.is_empty();
+    let kept = usize::from(resizable);
+    if expected.len() != dims.len() || expected[kept..] != dims[kept..] {
+        let message = format!("the value has the shape {dims:?}, the target {expected:?}");
+        checker.report(&rules::E_SHAPE, place, message);
     }
 }
 
@@ -69,16 +84,17 @@ fn check_rows(
         return;
     }
     let count = match (rows.shape.dims(), value) {
-        (&[rows], &[values, ..]) if rows == values => rows,
+        (&[rows], &[values, ..]) if rows == values && rows > 0 => rows,
         _ => {
-            let message = format!("{} row numbers for a value of shape {value:?}", rows.shape);
+            let message = format!("row numbers {} for a value of shape {value:?}", rows.shape);
             checker.report(&rules::E_ROWS, place, message);
             return;
         }
     };
     if let Some(base) = base.filter(|base| base.get(1..) != value.get(1..)) {
-        let message = format!("rows have the shape {:?}, those of the base tensor {base:?}", &value[1..]);
+        let message = format!("rows have the shape {:?}, the target {base:?}", &value[1..]);
         checker.report(&rules::E_SHAPE, place, message);
+        return;
     }
     let Some(bytes) = rows.bytes else { return };
     let end = base.and_then(|base| base.first().copied());
@@ -115,15 +131,17 @@ fn append_fault(bytes: &[u8], end: Option<u64>, count: u64) -> Option<String> {
     Some(format!("row {gap} is beyond the end {end} and leaves a gap"))
 }
 
-pub(super) fn check_add(checker: &mut Checker<'_, '_>, edit: &AddEdit, base: Option<&[u64]>, place: &str) {
+pub(super) fn check_add(checker: &mut Checker<'_, '_>, edit: &AddEdit, state: &State, place: &str) {
     if !check_roles(checker, &edit.tensors, (&["value"], &["exc_index", "exc_value"]), place) {
         return;
     }
     check_weight_dtype(checker, &edit.tensors, "value", place);
+    let shape = state.shape.as_deref();
+    let Ok(slice) = slice_shape(checker, &edit.target.slice, shape, place) else { return };
     let Some(value) = checker.tensor(&edit.tensors, "value") else { return };
     let Some(dims) = strip_experts(checker, edit.target.experts, value, place) else { return };
-    if let Some(base) = base.filter(|base| *base != dims) {
-        let message = format!("the update has the shape {dims:?}, the base tensor {base:?}");
+    if let Some(expected) = slice.filter(|expected| *expected != dims) {
+        let message = format!("the update has the shape {dims:?}, the target {expected:?}");
         checker.report(&rules::E_SHAPE, place, message);
     }
     let has = |role: &str| edit.tensors.contains_key(role);
@@ -131,17 +149,26 @@ pub(super) fn check_add(checker: &mut Checker<'_, '_>, edit: &AddEdit, base: Opt
         checker.report(&rules::E_EXCEPTIONS, place, "exc_index and exc_value come together");
         return;
     }
+    if has("exc_index") && edit.target.experts.is_some() {
+        checker.report(&rules::E_BUNDLE, place, "a bundle has no exceptions");
+        return;
+    }
     let pair = (checker.tensor(&edit.tensors, "exc_index"), checker.tensor(&edit.tensors, "exc_value"));
     let (Some(index), Some(exceptions)) = pair else { return };
-    if let Some(message) = exceptions_fault(index, exceptions, value.shape.elements()) {
+    let message = exceptions_fault(index, exceptions, value.shape.elements()).or_else(|| {
+        let dtype = state.dtype.filter(|dtype| *dtype != exceptions.dtype)?;
+        Some(format!("exc_value is {}, the target {dtype}", exceptions.dtype))
+    });
+    if let Some(message) = message {
         checker.report(&rules::E_EXCEPTIONS, place, message);
     }
 }
 
 fn exceptions_fault(index: &StoredTensor<'_>, value: &StoredTensor<'_>, elements: u64) -> Option<String> {
-    if index.dtype != Dtype::I64 || index.shape.axes() != 1 || index.shape != value.shape {
+    let counted = index.shape.axes() == 1 && index.shape == value.shape && index.shape.elements() > 0;
+    if index.dtype != Dtype::I64 || !counted {
         return Some(format!(
-            "exc_index is {} {}, exc_value {}: expected I64 [n] and as many values",
+            "exc_index is {} {}, exc_value {}: expected I64 [n], n at least 1, and as many values",
             index.dtype, index.shape, value.shape
         ));
     }

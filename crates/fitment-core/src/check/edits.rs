@@ -1,9 +1,10 @@
 //! What every edit must keep, and how edits of one target go together (spec sections 4.1 and 5).
 
-use super::{Checker, dense, lora, target};
+use super::state::Histories;
+use super::{Checker, dense, lora, overlap, target};
 use crate::finding::rules;
 use crate::limits;
-use crate::manifest::v1::{self, Edit};
+use crate::manifest::v1::Edit;
 use crate::model::ConfigValue;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,60 +15,80 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
         checker.report(&rules::M_NUMBER, "edits", message);
         return;
     }
-    let mut histories: BTreeMap<String, History> = BTreeMap::new();
+    let mut histories = Histories::new(manifest);
     let mut configs = BTreeSet::new();
     for (index, edit) in manifest.edits.iter().enumerate() {
-        let label = edit.target().map_or_else(String::new, |target| format!(" {}", target.label()));
-        let place = format!("edits[{index}]{label}");
-        if let Some(wanted) = edit.target() {
-            check_order(checker, histories.entry(wanted.label()).or_default(), edit, &place);
-            let shape = target::check(checker, wanted, &place);
-            match edit {
-                Edit::Lora(edit) => lora::check(checker, edit, shape.as_deref(), &place),
-                Edit::Set(edit) => dense::check_set(checker, edit, shape.as_deref(), &place),
-                Edit::Add(edit) => dense::check_add(checker, edit, shape.as_deref(), &place),
-                Edit::Remove(edit) => {
-                    if !edit.target.slice.is_empty() || !edit.target.uses.is_empty() {
-                        let message = "a removal takes the whole tensor: no slice and no uses";
-                        checker.report(&rules::E_CONFLICT, &place, message);
-                    }
-                }
-                Edit::Config(_) => {}
+        match edit.target() {
+            Some(target) => {
+                let place = format!("edits[{index}] {}", target.label());
+                target::check(checker, target, &place);
+                histories.check_order(checker, edit, &place);
+                check_kind(checker, &mut histories, edit, &place);
             }
-        }
-        if let Edit::Config(edit) = edit {
-            check_config(checker, edit, &mut configs, &place);
+            None => check_config(checker, edit, &mut configs, &format!("edits[{index}]")),
         }
     }
+    overlap::check(checker);
+    check_untied(checker);
 }
 
-#[derive(Default)]
-struct History {
-    edits: usize,
-    removed: bool,
+/// Checks an edit against every state of its target that it meets, until one is at fault.
+fn check_kind<'m>(checker: &mut Checker<'m, '_>, histories: &mut Histories<'m>, edit: &'m Edit, place: &str) {
+    let Some(target) = edit.target() else { return };
+    let before = checker.findings.len();
+    for state in histories.met_by(target) {
+        match edit {
+            Edit::Lora(edit) => lora::check(checker, edit, &state, place),
+            Edit::Set(edit) => dense::check_set(checker, edit, &state, place),
+            Edit::Add(edit) => dense::check_add(checker, edit, &state, place),
+            Edit::Remove(edit) => {
+                if !edit.target.slice.is_empty() || !edit.target.uses.is_empty() {
+                    let message = "a removal takes the whole tensor: no slice and no uses";
+                    checker.report(&rules::E_CONFLICT, place, message);
+                }
+            }
+            Edit::Config(_) => {}
+        }
+        if checker.findings.len() > before {
+            break;
+        }
+    }
+    histories.advance(checker, edit, checker.findings.len() > before);
 }
 
-fn check_order(checker: &mut Checker<'_, '_>, history: &mut History, edit: &Edit, place: &str) {
-    if history.removed {
-        checker.report(&rules::E_CONFLICT, place, "an edit follows the removal of its target");
+/// A tensor that some edit unties must not be tied again by the loader.
+fn check_untied(checker: &mut Checker<'_, '_>) {
+    let manifest = checker.manifest;
+    let uses = |edit: &Edit| edit.target().is_some_and(|target| !target.uses.is_empty());
+    let unties = |edit: &Edit| {
+        matches!(edit, Edit::Config(edit) if edit.component.is_none()
+            && edit.key == "tie_word_embeddings" && edit.value == false)
+    };
+    if let Some(index) = manifest.edits.iter().position(uses)
+        && !manifest.edits.iter().any(unties)
+    {
+        let message = "has uses, yet no config edit sets tie_word_embeddings to false";
+        checker.report(&rules::M_USES, &format!("edits[{index}]"), message);
     }
-    if matches!(edit, Edit::Set(set) if set.create) && history.edits > 0 {
-        checker.report(&rules::E_CONFLICT, place, "the target is created after it was edited");
-    }
-    history.edits += 1;
-    history.removed |= matches!(edit, Edit::Remove(_));
 }
 
 fn check_config(
     checker: &mut Checker<'_, '_>,
-    edit: &v1::ConfigEdit,
+    edit: &Edit,
     seen: &mut BTreeSet<(Option<String>, String)>,
     place: &str,
 ) {
+    let Edit::Config(edit) = edit else { return };
     let place = format!("{place} {}", edit.key);
     if ConfigValue::from_json(&edit.key, &edit.value).is_none() {
         let message = format!("{} = {} is not in the closed list of config edits", edit.key, edit.value);
         checker.report(&rules::M_CONFIG, &place, message);
+    }
+    if edit.value.as_u64().is_some_and(|value| value > limits::MAX_SAFE_INTEGER) {
+        checker.report(&rules::M_NUMBER, &place, format!("{} is above 2^53", edit.value));
+    }
+    if let Some(fault) = edit.component.as_deref().and_then(target::component_fault) {
+        checker.report(&rules::M_NAME, &place, fault);
     }
     if !seen.insert((edit.component.clone(), edit.key.clone())) {
         checker.report(&rules::M_CONFIG, &place, "the key is set twice");

@@ -2,10 +2,12 @@
 
 use super::Checker;
 use super::edits::{check_not_empty, check_roles, check_weight_dtype};
+use super::state::State;
+use super::target::slice_shape;
 use crate::finding::rules;
 use crate::manifest::v1::{LoraEdit, LoraForm};
 
-pub(super) fn check(checker: &mut Checker<'_, '_>, edit: &LoraEdit, base: Option<&[u64]>, place: &str) {
+pub(super) fn check(checker: &mut Checker<'_, '_>, edit: &LoraEdit, state: &State, place: &str) {
     let optional: &[&str] = if edit.form == LoraForm::Conv { &["mid", "magnitude"] } else { &["magnitude"] };
     if !check_roles(checker, &edit.tensors, (&["up", "down"], optional), place) {
         return;
@@ -24,6 +26,8 @@ pub(super) fn check(checker: &mut Checker<'_, '_>, edit: &LoraEdit, base: Option
     if !sound {
         return;
     }
+    let shape = state.shape.as_deref();
+    let Ok(slice) = slice_shape(checker, &edit.target.slice, shape, place) else { return };
     let Some(factors) = Factors::of(checker, edit) else { return };
     let experts = edit.target.experts.map(|[start, end]| end.saturating_sub(start));
     match factors.delta(edit, experts) {
@@ -31,7 +35,7 @@ pub(super) fn check(checker: &mut Checker<'_, '_>, edit: &LoraEdit, base: Option
         Err(Clash::Shape(message)) => checker.report(&rules::E_SHAPE, place, message),
         Err(Clash::Bundle(message)) => checker.report(&rules::E_BUNDLE, place, message),
         Ok(delta) => {
-            check_against_base(checker, edit, &delta, base, place);
+            check_against_base(checker, edit, &delta, slice.as_deref(), place);
             check_magnitude(checker, edit, &delta, place);
         }
     }

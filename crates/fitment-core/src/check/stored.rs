@@ -6,8 +6,9 @@ use crate::manifest::v1;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn check(checker: &mut Checker<'_, '_>) {
-    let expected = expected_names(checker.manifest);
     let stored = checker.stored;
+    let is_empty = |name: &str| stored.get(name).is_some_and(|tensor| tensor.shape.elements() == 0);
+    let expected = expected_names(checker.manifest, &is_empty);
     for (name, place) in &expected.named {
         if !stored.contains_key(*name) {
             let message = format!("the manifest names it in {place}, it is not stored");
@@ -51,18 +52,19 @@ struct Names<'m> {
 }
 
 impl<'m> Names<'m> {
-    fn use_tensor(&mut self, name: &'m str, wanted: String, place: &str) {
-        if self.named.contains_key(name) {
-            return;
-        }
-        if name != wanted {
+    /// `shares`: whether the place may use a tensor that is stored under the name of an earlier use.
+    fn use_tensor(&mut self, name: &'m str, wanted: String, place: &str, shares: bool) {
+        let is_first = !self.named.contains_key(name);
+        if name != wanted && (is_first || !shares) {
             self.misnamed.push((name, wanted));
         }
-        self.named.insert(name, place.to_owned());
+        if is_first {
+            self.named.insert(name, place.to_owned());
+        }
     }
 }
 
-fn expected_names(manifest: &v1::Manifest) -> Names<'_> {
+fn expected_names<'m>(manifest: &'m v1::Manifest, is_empty: &dyn Fn(&str) -> bool) -> Names<'m> {
     let mut names = Names::default();
     let mut edits_of_label: BTreeMap<String, usize> = BTreeMap::new();
     for (at, edit) in manifest.edits.iter().enumerate() {
@@ -71,19 +73,19 @@ fn expected_names(manifest: &v1::Manifest) -> Names<'_> {
         let index = edits_of_label.entry(label.clone()).or_default();
         for (role, name) in edit.tensors() {
             let wanted = format!("{label}::{index}.{}.{role}", edit.kind());
-            names.use_tensor(name, wanted, &format!("edits[{at}]"));
+            names.use_tensor(name, wanted, &format!("edits[{at}]"), !is_empty(name));
         }
         *index += 1;
     }
     if let Some(name) = &manifest.base.digests {
-        names.use_tensor(name, "@base::0.digest.sha256".to_owned(), "base.digests");
+        names.use_tensor(name, "@base::0.digest.sha256".to_owned(), "base.digests", false);
     }
     if let Some(source) = &manifest.source {
         for (index, file) in source.files.iter().enumerate() {
-            names.use_tensor(&file.tensor, format!("@source::{index}.file.data"), "source.files");
+            names.use_tensor(&file.tensor, format!("@source::{index}.file.data"), "source.files", false);
         }
         for (index, kept) in source.kept.iter().enumerate() {
-            names.use_tensor(&kept.tensor, format!("@source::{index}.kept.data"), "source.kept");
+            names.use_tensor(&kept.tensor, format!("@source::{index}.kept.data"), "source.kept", false);
         }
     }
     // A name may be wanted by one use and taken by another; each is reported once.

@@ -5,17 +5,18 @@ use crate::finding::rules;
 use crate::limits;
 use crate::manifest::v1;
 use crate::model::name_fault;
-use crate::tensor::Shape;
 
-/// Checks a target; gives the shape of `W` before any transposition, when the base's shape is recorded.
-///
-/// For a bundle it is the shape of one expert's tensor.
-pub(super) fn check(checker: &mut Checker<'_, '_>, target: &v1::Target, place: &str) -> Option<Vec<u64>> {
+/// Checks what of a target does not depend on the base.
+pub(super) fn check(checker: &mut Checker<'_, '_>, target: &v1::Target, place: &str) {
     check_names(checker, target, place);
     check_experts(checker, target.experts, &target.target, place);
     check_uses(checker, target, place);
-    let shape = recorded_shape(checker.manifest, target);
-    check_slice(checker, &target.slice, shape.as_ref(), place)
+}
+
+/// What is wrong with a component's name.
+pub(super) fn component_fault(component: &str) -> Option<String> {
+    let slash = || component.contains('/').then(|| "holds `/`".to_owned());
+    name_fault(component).or_else(slash).map(|fault| format!("component {component:?}: {fault}"))
 }
 
 fn check_names(checker: &mut Checker<'_, '_>, target: &v1::Target, place: &str) {
@@ -28,11 +29,8 @@ fn check_names(checker: &mut Checker<'_, '_>, target: &v1::Target, place: &str) 
     for name in &target.uses {
         name_rule("use", name);
     }
-    if let Some(component) = &target.component {
-        name_rule("component", component);
-        if component.contains('/') {
-            checker.report(&rules::M_NAME, place, format!("component {component:?} holds `/`"));
-        }
+    if let Some(fault) = target.component.as_deref().and_then(component_fault) {
+        checker.report(&rules::M_NAME, place, fault);
     }
 }
 
@@ -69,6 +67,11 @@ fn check_uses(checker: &mut Checker<'_, '_>, target: &v1::Target, place: &str) {
     if target.uses.is_empty() {
         return;
     }
+    if target.component.is_some() || target.experts.is_some() {
+        let message = "uses belong to a whole tensor of a single model: no component, no bundle";
+        checker.report(&rules::M_USES, place, message);
+        return;
+    }
     if !target.uses.is_sorted_by(|a, b| a < b) {
         checker.report(
             &rules::M_USES,
@@ -84,49 +87,42 @@ fn check_uses(checker: &mut Checker<'_, '_>, target: &v1::Target, place: &str) {
     }
 }
 
-fn recorded_shape(manifest: &v1::Manifest, target: &v1::Target) -> Option<Shape> {
-    let entry = manifest.base.tensors.iter().find(|tensor| {
-        tensor.name == target.target
-            && tensor.component == target.component
-            && tensor.experts == target.experts
-    })?;
-    Shape::new(entry.shape.as_deref()?).ok()
-}
-
-fn check_slice(
+/// Checks a slice of a target of that shape; gives the shape of the addressed slice, when it is known. `Err` after a
+/// finding.
+pub(super) fn slice_shape(
     checker: &mut Checker<'_, '_>,
     slice: &[v1::AxisSlice],
-    shape: Option<&Shape>,
+    shape: Option<&[u64]>,
     place: &str,
-) -> Option<Vec<u64>> {
-    let mut dims = shape.map(|shape| shape.dims().to_vec());
+) -> Result<Option<Vec<u64>>, ()> {
+    let mut dims = shape.map(<[u64]>::to_vec);
+    let mut fault = |message: String| {
+        checker.report(&rules::E_SLICE, place, message);
+        Err(())
+    };
     if !slice.is_sorted_by(|a, b| a.axis < b.axis) {
-        checker.report(&rules::E_SLICE, place, "the axes of the slice do not ascend");
-        return None;
+        return fault("the axes of the slice do not ascend".to_owned());
     }
     for part in slice {
+        let axis = usize::try_from(part.axis).unwrap_or(usize::MAX);
         let extent = match &dims {
             None => limits::MAX_SAFE_INTEGER,
-            Some(dims) => match usize::try_from(part.axis).ok().and_then(|axis| dims.get(axis)) {
+            Some(dims) => match dims.get(axis) {
                 Some(extent) => *extent,
                 None => {
-                    let message =
-                        format!("the slice has axis {}, the base tensor {} axes", part.axis, dims.len());
-                    checker.report(&rules::E_SLICE, place, message);
-                    return None;
+                    return fault(format!("the slice has axis {axis}, the target {} axes", dims.len()));
                 }
             },
         };
         if let Some(message) = ranges_fault(part, extent) {
-            checker.report(&rules::E_SLICE, place, message);
-            return None;
+            return fault(message);
         }
         let count = part.ranges.iter().map(|[start, end, step]| (end - start).div_ceil(*step)).sum();
-        if let (Some(dims), Ok(axis)) = (&mut dims, usize::try_from(part.axis)) {
+        if let Some(dims) = &mut dims {
             dims[axis] = count;
         }
     }
-    dims
+    Ok(dims)
 }
 
 fn ranges_fault(part: &v1::AxisSlice, extent: u64) -> Option<String> {

@@ -89,16 +89,18 @@ pub(super) fn check_canonical(
 ) {
     let before = findings.len();
     check_metadata(container.metadata(), findings);
-    let mut sorted: Vec<&Entry> = container.entries().iter().collect();
-    sorted.sort_by(|a, b| canonical_order((a.dtype, &a.name), (b.dtype, &b.name)));
-    let out_of_order = sorted.iter().zip(container.entries()).find(|(a, b)| a.name != b.name);
-    if let Some((expected, found)) = out_of_order {
-        let message =
-            format!("its data stand where those of {:?} belong (element bits, then name)", expected.name);
-        findings.push(Finding::new(&rules::C_DATA_ORDER, &found.name, message));
+    // Canonical order aligns every tensor: a misaligned one is out of order too, and is reported once.
+    if !check_alignment(container, findings) {
+        let mut sorted: Vec<&Entry> = container.entries().iter().collect();
+        sorted.sort_by(|a, b| canonical_order((a.dtype, &a.name), (b.dtype, &b.name)));
+        let out_of_order = sorted.iter().zip(container.entries()).find(|(a, b)| a.name != b.name);
+        if let Some((expected, found)) = out_of_order {
+            let message =
+                format!("its data stand where those of {:?} belong (element bits, then name)", expected.name);
+            findings.push(Finding::new(&rules::C_DATA_ORDER, &found.name, message));
+        }
     }
     check_header_order(container, fields, listed, findings);
-    check_alignment(container, findings);
     let body = text.trim_end_matches(' ');
     let padding = text.len() - body.len();
     if body.ends_with(|c: char| c.is_ascii_whitespace()) || padding > 7 {
@@ -138,21 +140,19 @@ fn check_header_order(
         findings.push(Finding::new(&rules::C_HEADER_ORDER, "__metadata__", message));
         return;
     }
-    // Tensors without bytes share their start with others: any listing of them would fit the data order.
-    let sizes = |entries: &[Entry]| entries.iter().map(|e| e.start).collect::<Vec<_>>();
-    if sizes(listed) != sizes(container.entries()) {
-        let found = listed.iter().zip(container.entries()).find(|(a, b)| a.start != b.start);
-        let place = found.map_or("", |(listed, _)| listed.name.as_str());
+    let found = listed.iter().zip(container.entries()).find(|(a, b)| a.name != b.name);
+    if let Some((found, _)) = found {
         let message = "is listed out of data order".to_owned();
-        findings.push(Finding::new(&rules::C_HEADER_ORDER, place, message));
+        findings.push(Finding::new(&rules::C_HEADER_ORDER, &found.name, message));
     }
 }
 
-fn check_alignment(container: &Container, findings: &mut Vec<Finding>) {
+/// Gives whether a tensor is misaligned.
+fn check_alignment(container: &Container, findings: &mut Vec<Finding>) -> bool {
     if !container.data_start().is_multiple_of(8) {
         let message = format!("the data start at byte {}, not at a multiple of 8", container.data_start());
         findings.push(Finding::new(&rules::C_ALIGNMENT, "", message));
-        return;
+        return false;
     }
     let misaligned = container.entries().iter().find(|entry| {
         let size = entry.dtype.bytes().unwrap_or(1) as u64;
@@ -166,6 +166,7 @@ fn check_alignment(container: &Container, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::new(&rules::C_ALIGNMENT, &entry.name, message));
     }
+    misaligned.is_some()
 }
 
 /// What a foreign file does that some readers do not take: warnings.

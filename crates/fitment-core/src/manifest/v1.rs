@@ -29,7 +29,7 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// What people say about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "About::says_nothing")]
     pub about: Option<About>,
     /// Unknown optional fields.
     #[serde(flatten)]
@@ -445,6 +445,13 @@ pub struct About {
     /// Unknown optional fields.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl About {
+    #[allow(clippy::ref_option, reason = "serde's skip_serializing_if passes a reference")]
+    fn says_nothing(about: &Option<About>) -> bool {
+        about.as_ref().is_none_or(|about| about == &About::default())
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
