@@ -96,25 +96,10 @@ pub fn encode_checked<'a>(adapter: &Adapter<'a>) -> Result<Encoded<'a>> {
             (name.clone(), StoredTensor { dtype, shape, bytes: Some(tensor.bytes()) })
         })
         .collect();
-    let mut findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure);
+    let findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure);
     drop(stored);
-    let scale_fault = adapter.edits.iter().find_map(scale_fault);
-    findings.extend(scale_fault);
     match first_error(findings) {
         Some(error) => Err(error),
         None => Ok(encoded),
     }
-}
-
-/// JSON has no NaN: a scale that is not finite is caught before it becomes `null`.
-fn scale_fault(edit: &crate::model::Edit<'_>) -> Option<Finding> {
-    use crate::model::Edit;
-    let numbers = match edit {
-        Edit::Lora(edit) => vec![edit.scale, edit.magnitude.as_ref().map_or(0.0, |m| m.eps)],
-        Edit::Add(edit) => vec![edit.scale],
-        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => vec![],
-    };
-    let number = numbers.into_iter().find(|number| !number.is_finite())?;
-    let place = edit.target().map(crate::model::Target::label).unwrap_or_default();
-    Some(Finding::new(&crate::finding::rules::M_NUMBER, place, format!("a scale or eps is {number}")))
 }

@@ -18,6 +18,7 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
     let mut histories = Histories::new(manifest);
     let mut configs = BTreeSet::new();
     for (index, edit) in manifest.edits.iter().enumerate() {
+        check_numbers(checker, edit, index);
         match edit.target() {
             Some(target) => {
                 let place = format!("edits[{index}] {}", target.label());
@@ -30,6 +31,28 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
     }
     overlap::check(checker);
     check_untied(checker);
+}
+
+/// Reports numbers out of bounds. Not finite they can only be in a model that a program built.
+fn check_numbers(checker: &mut Checker<'_, '_>, edit: &Edit, index: usize) {
+    let (origin, _) = edit.outside();
+    let (scale, eps) = match edit {
+        Edit::Lora(edit) => (edit.scale, edit.magnitude.as_ref().map_or(0.0, |magnitude| magnitude.eps)),
+        Edit::Add(edit) => (edit.scale, 0.0),
+        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => (0.0, 0.0),
+    };
+    let finite = [("scale", scale), ("magnitude.eps", eps), ("origin.alpha", origin.alpha.unwrap_or(0.0))];
+    let mut fault = |field: &str, message: String| {
+        checker.report(&rules::M_NUMBER, &format!("edits[{index}].{field}"), message);
+    };
+    if let Some((field, number)) = finite.into_iter().find(|(_, number)| !number.is_finite()) {
+        fault(field, format!("is {number}"));
+    } else if eps < 0.0 {
+        fault("magnitude.eps", format!("is {eps}, below 0"));
+    }
+    if let Some(rank) = origin.rank.filter(|rank| *rank > limits::MAX_SAFE_INTEGER) {
+        fault("origin.rank", format!("is {rank}, above 2^53"));
+    }
 }
 
 /// Checks an edit against every state of its target that it meets, until one is at fault.

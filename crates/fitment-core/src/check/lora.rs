@@ -162,9 +162,6 @@ fn check_against_base(
 
 fn check_magnitude(checker: &mut Checker<'_, '_>, edit: &LoraEdit, delta: &[u64], place: &str) {
     let Some(magnitude) = &edit.magnitude else { return };
-    if magnitude.eps < 0.0 {
-        checker.report(&rules::M_NUMBER, place, format!("magnitude.eps is {}, below 0", magnitude.eps));
-    }
     let Some(value) = checker.tensor(&edit.tensors, "magnitude") else { return };
     let kept = usize::try_from(magnitude.axis).ok().filter(|axis| *axis < 2).map(|axis| delta[axis]);
     let message = match kept {

@@ -86,11 +86,11 @@ rules! {
     E_SHAPE = "E004" Error "5" "The shapes of an edit's tensors fit each other, its form and the recorded base shape." => "Check that the adapter was made for this base.";
     E_EMPTY = "E005" Error "5" "A factor has no zero extent." => "DeepSpeed ZeRO-3 saves such files: gather the parameters before saving.";
     E_SLICE = "E006" Error "4.2" "A slice lists axes ascending, each with ascending disjoint ranges inside the tensor." => "Mend the writer.";
-    E_BUNDLE = "E007" Error "4.3" "A target with `{e}` has an expert range, and its tensors a leading axis of that length." => "Mend the writer.";
+    E_BUNDLE = "E007" Error "4.3" "A target with `{e}` has an expert range that meets no other target, and its tensors a leading axis of that length." => "Mend the writer.";
     E_MAGNITUDE = "E008" Error "5.1" "A magnitude has one element per index of its kept axis." => "Check the axis: PEFT norms over the input axis, image tools often over the other.";
     E_ROWS = "E009" Error "5.2" "Row numbers are I64, strictly ascending, not negative, as many as rows of the value; those beyond the end are contiguous." => "Sort the rows and leave out repetitions.";
     E_CONFLICT = "E010" Error "4.1" "No edit of a target follows its removal, and creation comes first." => "Order the edits of the target.";
-    E_EXCEPTIONS = "E011" Error "5.4" "Exceptions come as a pair: I64 positions, strictly ascending, and as many values." => "Mend the writer.";
+    E_EXCEPTIONS = "E011" Error "5.4" "Exceptions come as a pair: I64 positions, strictly ascending, and as many values in the target's dtype." => "Mend the writer.";
     E_NOT_FINITE = "E012" Error "5" "No stored weight is NaN or infinite." => "Training diverged or the file is damaged; such an adapter destroys every weight it touches.";
     E_NO_EFFECT = "E013" Warning "5.1" "A low-rank factor is not all zero." => "An up factor of zeros is an untrained adapter: this target does nothing.";
     E_MIXED_DTYPES = "E014" Note "5" "The factors of one adapter have one dtype." => "Harmless; some loaders cast everything to the first dtype they meet.";
