@@ -16,6 +16,17 @@ pub struct TensorInfo {
     pub shape: Shape,
 }
 
+/// A tensor of a checkpoint to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputTensor {
+    /// Its name.
+    pub name: String,
+    /// Dtype and shape.
+    pub info: TensorInfo,
+    /// The base tensor in whose file it belongs; `None` when no base tensor is near: the last file.
+    pub beside: Option<String>,
+}
+
 /// A base checkpoint: names, dtypes and shapes at hand, bytes on demand.
 pub trait Checkpoint: Sync {
     /// The model's `config.json`, when there is one.
