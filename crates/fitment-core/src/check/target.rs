@@ -51,15 +51,16 @@ pub(super) fn check_experts(
                 format!("{name:?} has an expert range but holds `{{e}}` {places} times, expected once");
             checker.report(&rules::E_BUNDLE, place, message);
         }
-        Some([start, end]) => {
-            if end <= start || end - start > limits::MAX_EXPERTS || end > limits::MAX_SAFE_INTEGER {
-                let message = format!(
-                    "experts {start}..{end}: expected an ascending range of at most {} experts",
-                    limits::MAX_EXPERTS
-                );
-                checker.report(&rules::E_BUNDLE, place, message);
-            }
+        Some([start, end])
+            if end <= start || end - start > limits::MAX_EXPERTS || end > limits::MAX_SAFE_INTEGER =>
+        {
+            let message = format!(
+                "experts {start}..{end}: expected an ascending range of at most {} experts",
+                limits::MAX_EXPERTS
+            );
+            checker.report(&rules::E_BUNDLE, place, message);
         }
+        Some(_) => {}
     }
 }
 
