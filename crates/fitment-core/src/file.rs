@@ -1,6 +1,6 @@
 //! Whole files: bytes to model and back.
 
-use crate::check::{self, Depth, Report, StoredTensor, StoredTensors};
+use crate::check::{self, Depth, Report};
 use crate::container::{self, Container};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Severity};
@@ -88,15 +88,8 @@ pub fn to_bytes(adapter: &Adapter<'_>) -> Result<Vec<u8>> {
 /// [`Error::Malformed`] with the first breach.
 pub fn encode_checked<'a>(adapter: &Adapter<'a>) -> Result<Encoded<'a>> {
     let encoded = manifest::encode(adapter);
-    let stored: StoredTensors<'_> = encoded
-        .tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let (dtype, shape) = (tensor.dtype(), tensor.shape().clone());
-            (name.clone(), StoredTensor { dtype, shape, bytes: Some(tensor.bytes()) })
-        })
-        .collect();
-    let findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure);
+    let stored = check::stored_of(&encoded);
+    let findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure, &check::in_order);
     drop(stored);
     match first_error(findings) {
         Some(error) => Err(error),

@@ -5,6 +5,7 @@ mod dense;
 mod edits;
 mod lora;
 mod overlap;
+mod scan;
 mod source;
 mod state;
 mod stored;
@@ -13,7 +14,8 @@ mod values;
 
 use crate::container::{self, Container, Profile};
 use crate::finding::{Finding, Severity};
-use crate::manifest::{self, v1};
+use crate::manifest::{self, Encoded, v1};
+use crate::model::Adapter;
 use crate::tensor::{Dtype, Shape};
 use std::collections::BTreeMap;
 
@@ -56,14 +58,58 @@ pub(crate) struct StoredTensor<'a> {
 
 pub(crate) type StoredTensors<'a> = BTreeMap<String, StoredTensor<'a>>;
 
+/// Calls a function once with every number below a count: in order, or from several threads.
+///
+/// This crate has no threads; a caller that has some passes them in.
+pub type Each<'e> = &'e dyn Fn(usize, &(dyn Fn(usize) + Sync));
+
+/// The [`Each`] of one thread.
+pub fn in_order(count: usize, call: &(dyn Fn(usize) + Sync)) {
+    (0..count).for_each(call);
+}
+
 /// Checks a whole file.
 pub fn check(bytes: &[u8], depth: Depth) -> Report {
-    check_prefix(bytes, bytes.len() as u64, depth)
+    check_each(bytes, depth, &in_order)
+}
+
+/// [`check`], with the passes over tensors run by `each`.
+pub fn check_each(bytes: &[u8], depth: Depth, each: Each<'_>) -> Report {
+    check_header(bytes, bytes.len() as u64, depth, each)
 }
 
 /// Checks a file of which only the first bytes, at least the header, are at hand. Rules that need the data of a tensor
 /// beyond them are passed over.
 pub fn check_prefix(prefix: &[u8], file_len: u64, depth: Depth) -> Report {
+    check_header(prefix, file_len, depth, &in_order)
+}
+
+/// Checks a model that some other format gave: the rules about edits and base, and with [`Depth::Values`] those about
+/// the weights. Places are `edits[N] LABEL`, and the names under which the weights would be stored.
+pub fn check_model(adapter: &Adapter<'_>, depth: Depth, each: Each<'_>) -> Vec<Finding> {
+    let encoded = manifest::encode_undigested(adapter);
+    let stored = stored_of(&encoded);
+    let mut checker = Checker { manifest: &encoded.manifest, stored: &stored, findings: Vec::new() };
+    base::check(&mut checker);
+    edits::check(&mut checker);
+    source::check(&mut checker);
+    if depth == Depth::Values {
+        values::check_values(&mut checker, each);
+    }
+    checker.findings
+}
+
+/// The tensors of an encoded adapter as rules see them.
+pub(crate) fn stored_of<'e>(encoded: &'e Encoded<'_>) -> StoredTensors<'e> {
+    let tensor = |tensor: &'e crate::tensor::Tensor<'_>| StoredTensor {
+        dtype: tensor.dtype(),
+        shape: tensor.shape().clone(),
+        bytes: Some(tensor.bytes()),
+    };
+    encoded.tensors.iter().map(|(name, value)| (name.clone(), tensor(value))).collect()
+}
+
+fn check_header(prefix: &[u8], file_len: u64, depth: Depth, each: Each<'_>) -> Report {
     let mut report = Report::default();
     let (container, findings) = match container::read_header(prefix, file_len, Profile::Fitment) {
         Ok(read) => read,
@@ -80,7 +126,7 @@ pub fn check_prefix(prefix: &[u8], file_len: u64, depth: Depth) -> Report {
             Ok((manifest, findings)) => {
                 report.findings.extend(findings);
                 let stored = stored_tensors(&container, prefix);
-                report.findings.extend(check_manifest(&manifest, &stored, depth));
+                report.findings.extend(check_manifest(&manifest, &stored, depth, each));
                 report.manifest = Some(manifest);
             }
         }
@@ -103,6 +149,7 @@ pub(crate) fn check_manifest(
     manifest: &v1::Manifest,
     stored: &StoredTensors<'_>,
     depth: Depth,
+    each: Each<'_>,
 ) -> Vec<Finding> {
     let mut checker = Checker { manifest, stored, findings: Vec::new() };
     stored::check(&mut checker);
@@ -110,7 +157,7 @@ pub(crate) fn check_manifest(
     edits::check(&mut checker);
     source::check(&mut checker);
     if depth == Depth::Values {
-        values::check(&mut checker);
+        values::check(&mut checker, each);
     }
     checker.findings
 }

@@ -1,24 +1,69 @@
 //! Rules that read every byte: digests, content id, and the weights' values (spec sections 5 and 7).
 
-use super::{Checker, StoredTensor};
+use super::scan::{Scan, scan};
+use super::{Checker, Each, StoredTensor};
 use crate::finding::rules;
 use crate::identity::{hex, tensor_digest};
 use crate::manifest::{self, v1::Edit};
 use crate::model::Digest;
-use crate::tensor::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
-pub(super) fn check(checker: &mut Checker<'_, '_>) {
-    check_digests(checker);
+/// Digests, content id and values of a file's tensors.
+pub(super) fn check(checker: &mut Checker<'_, '_>, each: Each<'_>) {
+    let facts = Facts::gather(checker, each);
+    check_digests(checker, &facts);
     check_content_id(checker);
-    check_weights(checker);
+    check_weights(checker, &facts);
 }
 
-fn check_digests(checker: &mut Checker<'_, '_>) {
+/// The values alone: the model of another format has no digests to compare.
+pub(super) fn check_values(checker: &mut Checker<'_, '_>, each: Each<'_>) {
+    let facts = Facts::gather(checker, each);
+    check_weights(checker, &facts);
+}
+
+/// What a pass over a tensor's bytes gives.
+struct Fact {
+    digest: Option<Digest>,
+    scan: Option<Scan>,
+}
+
+/// Facts by stored name.
+struct Facts<'c>(BTreeMap<&'c str, Fact>);
+
+impl<'c> Facts<'c> {
+    /// The only place that reads the tensors: one job for each, in whatever order the caller runs them.
+    fn gather(checker: &Checker<'c, '_>, each: Each<'_>) -> Self {
+        let edits = &checker.manifest.edits;
+        let used: BTreeSet<&str> =
+            edits.iter().flat_map(Edit::tensors).map(|(_, name)| name.as_str()).collect();
+        let jobs: Vec<(&'c str, &StoredTensor<'_>, &[u8])> = checker
+            .stored
+            .iter()
+            .filter_map(|(name, tensor)| Some((name.as_str(), tensor, tensor.bytes?)))
+            .collect();
+        let results: Vec<OnceLock<Fact>> = jobs.iter().map(|_| OnceLock::new()).collect();
+        each(jobs.len(), &|index| {
+            let (Some((name, tensor, bytes)), Some(result)) = (jobs.get(index), results.get(index)) else {
+                return;
+            };
+            let recorded = checker.manifest.tensors.contains_key(*name);
+            result.get_or_init(|| Fact {
+                digest: recorded.then(|| tensor_digest(name, tensor.dtype, &tensor.shape, bytes)),
+                scan: used.contains(name).then(|| scan(tensor.dtype, bytes)).flatten(),
+            });
+        });
+        let facts =
+            jobs.iter().zip(results).filter_map(|((name, ..), fact)| Some((*name, fact.into_inner()?)));
+        Self(facts.collect())
+    }
+}
+
+fn check_digests(checker: &mut Checker<'_, '_>, facts: &Facts<'_>) {
     for (name, recorded) in &checker.manifest.tensors {
-        let Some(tensor) = checker.stored.get(name) else { continue };
-        let Some(bytes) = tensor.bytes else { continue };
-        let found = hex(&tensor_digest(name, tensor.dtype, &tensor.shape, bytes));
+        let Some(digest) = facts.0.get(name.as_str()).and_then(|fact| fact.digest) else { continue };
+        let found = hex(&digest);
         if found != *recorded && recorded.len() == 64 {
             let message = format!("its SHA-256 is {found}, recorded is {recorded}");
             checker.report(&rules::M_DIGEST, name, message);
@@ -54,7 +99,8 @@ fn digest_of(text: &str) -> Option<Digest> {
     Some(digest)
 }
 
-fn check_weights(checker: &mut Checker<'_, '_>) {
+/// Values of the weights: finite, not without effect, magnitudes positive, one dtype.
+fn check_weights(checker: &mut Checker<'_, '_>, facts: &Facts<'_>) {
     let mut seen = BTreeSet::new();
     let mut factor_dtypes = BTreeSet::new();
     for edit in &checker.manifest.edits {
@@ -64,12 +110,13 @@ fn check_weights(checker: &mut Checker<'_, '_>) {
                 factor_dtypes.insert(tensor.dtype.name());
             }
             let first = seen.insert(name);
-            let Some(bytes) = tensor.bytes.filter(|_| first) else { continue };
-            if let Some(at) = not_finite(tensor, bytes) {
+            let scan = facts.0.get(name.as_str()).and_then(|fact| fact.scan);
+            let Some(scan) = scan.filter(|_| first) else { continue };
+            if let Some(at) = scan.not_finite {
                 checker.report(&rules::E_NOT_FINITE, name, format!("element {at} is NaN or infinite"));
             }
             if matches!(edit, Edit::Lora(_)) {
-                check_factor(checker, role, name, (tensor.dtype, bytes));
+                check_factor(checker, role, name, scan);
             }
         }
     }
@@ -79,43 +126,12 @@ fn check_weights(checker: &mut Checker<'_, '_>) {
     }
 }
 
-fn check_factor(checker: &mut Checker<'_, '_>, role: &str, name: &str, (dtype, bytes): (Dtype, &[u8])) {
+fn check_factor(checker: &mut Checker<'_, '_>, role: &str, name: &str, scan: Scan) {
     if role == "magnitude" {
-        if let Some(at) = elements(dtype, bytes).position(|value| value <= 0.0) {
+        if let Some(at) = scan.not_positive {
             checker.report(&rules::E_MAGNITUDE_SIGN, name, format!("element {at} is not above 0"));
         }
-    } else if elements(dtype, bytes).all(|value| value == 0.0) {
+    } else if scan.all_zero {
         checker.report(&rules::E_NO_EFFECT, name, format!("the {role} factor is all zero"));
-    }
-}
-
-/// The flat position of the first element that is NaN or infinite.
-fn not_finite(tensor: &StoredTensor<'_>, bytes: &[u8]) -> Option<usize> {
-    elements(tensor.dtype, bytes).position(|value| !value.is_finite())
-}
-
-/// Elements of a weight dtype as doubles, with sign, zero and finiteness kept; nothing for other dtypes.
-fn elements(dtype: Dtype, bytes: &[u8]) -> Box<dyn Iterator<Item = f64> + '_> {
-    let halves = || bytes.as_chunks::<2>().0.iter().map(|chunk| u16::from_le_bytes(*chunk));
-    match dtype {
-        Dtype::F64 => Box::new(bytes.as_chunks::<8>().0.iter().map(|chunk| f64::from_le_bytes(*chunk))),
-        Dtype::F32 => {
-            Box::new(bytes.as_chunks::<4>().0.iter().map(|chunk| f64::from(f32::from_le_bytes(*chunk))))
-        }
-        Dtype::BF16 => Box::new(halves().map(|bits| f64::from(f32::from_bits(u32::from(bits) << 16)))),
-        Dtype::F16 => Box::new(halves().map(half)),
-        _ => Box::new(std::iter::empty()),
-    }
-}
-
-/// The value of binary16 bits.
-fn half(bits: u16) -> f64 {
-    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
-    sign * match exponent {
-        0 => fraction * 2f64.powi(-24),
-        31 if fraction == 0.0 => f64::INFINITY,
-        31 => f64::NAN,
-        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
     }
 }

@@ -26,24 +26,30 @@ impl Encoded<'_> {
 
 /// Names the tensors of an adapter, digests them and derives `requires` and the content id.
 pub fn encode<'a>(adapter: &Adapter<'a>) -> Encoded<'a> {
+    let mut encoded = encode_undigested(adapter);
+    let digest = |(name, tensor): (&String, &Tensor<'a>)| {
+        (name.clone(), tensor_digest(name, tensor.dtype(), tensor.shape(), tensor.bytes()))
+    };
+    let digests: BTreeMap<_, _> = encoded.tensors.iter().map(digest).collect();
+    let manifest = &mut encoded.manifest;
+    manifest.id = super::content_id(&manifest.edits, &digests);
+    manifest.tensors = digests.into_iter().map(|(name, digest)| (name, hex(&digest))).collect();
+    encoded
+}
+
+/// [`encode`] without what needs a pass over the tensors: `id` and `tensors` are empty.
+pub(crate) fn encode_undigested<'a>(adapter: &Adapter<'a>) -> Encoded<'a> {
     let mut store = Store::default();
     let edits: Vec<v1::Edit> = adapter.edits.iter().map(|edit| store.edit(edit)).collect();
     let base = store.base(&adapter.base);
     let source = adapter.source.as_ref().map(|source| store.source(source));
-    let digests: BTreeMap<_, _> = store
-        .tensors
-        .iter()
-        .map(|(name, tensor)| {
-            (name.clone(), tensor_digest(name, tensor.dtype(), tensor.shape(), tensor.bytes()))
-        })
-        .collect();
     let manifest = v1::Manifest {
         fitment: v1::VERSION.to_owned(),
         requires: super::requires(&edits).into_iter().map(str::to_owned).collect(),
-        id: super::content_id(&edits, &digests),
+        id: String::new(),
         base,
         edits,
-        tensors: digests.iter().map(|(name, digest)| (name.clone(), hex(digest))).collect(),
+        tensors: BTreeMap::new(),
         source,
         about: about(&adapter.about),
         extra: adapter.extra.clone(),

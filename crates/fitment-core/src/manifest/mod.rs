@@ -7,6 +7,7 @@ mod parse;
 pub mod v1;
 
 pub(crate) use decode::decode;
+pub(crate) use encode::encode_undigested;
 pub use encode::{Encoded, encode};
 pub use features::{FEATURES, requires};
 pub use parse::parse;
