@@ -17,24 +17,28 @@ pub struct Rule {
     pub remedy: &'static str,
 }
 
-macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident = $code:literal $severity:ident $section:literal $meaning:literal => $remedy:literal;)*) => {
+/// A table of rules: a constant for each, and all of them as `ALL`.
+///
+/// A line is `NAME = "CODE" Severity "section" "meaning" => "remedy";`.
+#[macro_export]
+macro_rules! rule_table {
+    ($($name:ident = $code:literal $severity:ident $section:literal $meaning:literal => $remedy:literal;)*) => {
         $(
             #[doc = $meaning]
-            pub const $name: Rule = Rule {
-                code: Code($code),
-                severity: Severity::$severity,
+            pub const $name: $crate::finding::Rule = $crate::finding::Rule {
+                code: $crate::finding::Code($code),
+                severity: $crate::finding::Severity::$severity,
                 meaning: $meaning,
                 section: $section,
                 remedy: $remedy,
             };
         )*
-        /// Every rule of the format, in order of its code.
-        pub const ALL: &[Rule] = &[$($name,)*];
+        /// Every rule of this table, in order of its code.
+        pub const ALL: &[$crate::finding::Rule] = &[$($name,)*];
     };
 }
 
-rules! {
+rule_table! {
     C_TRUNCATED_HEADER = "C001" Error "2.1" "The file is long enough for its header." => "The file is cut short or is not safetensors: fetch or export it again.";
     C_HEADER_LIMIT = "C002" Error "2.4" "The header is at most 25,000,000 bytes." => "Use bundles for per-expert targets, or split the adapter.";
     C_HEADER_UTF8 = "C003" Error "2.1" "The header is UTF-8." => "The file is damaged or not safetensors: fetch or export it again.";
