@@ -1,0 +1,21 @@
+//! Applies adapters to a base checkpoint: a plan of tensor jobs, and the executor that runs it on all cores.
+#![warn(clippy::disallowed_methods, reason = "pure crate: no files, clock, environment or threads of its own")]
+#![forbid(unsafe_code)]
+
+mod glob;
+mod nearest;
+mod note;
+mod options;
+mod part;
+pub mod plan;
+mod quantised;
+pub mod refusal;
+mod region;
+
+pub use note::Note;
+pub use options::{Input, Options};
+pub use part::Part;
+pub use plan::Plan;
+pub use quantised::Scheme;
+pub use refusal::{Culprit, Refusal};
+pub use region::Region;
