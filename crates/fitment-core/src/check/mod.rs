@@ -1,5 +1,6 @@
 //! The rules of the format (spec sections 2 to 9): every breach is collected, one file for each group of rules.
 
+mod against;
 mod base;
 mod dense;
 mod edits;
@@ -11,6 +12,8 @@ mod state;
 mod stored;
 mod target;
 mod values;
+
+pub use against::check_against;
 
 use crate::container::{self, Container, Profile};
 use crate::finding::{Finding, Severity};

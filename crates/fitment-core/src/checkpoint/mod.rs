@@ -1,6 +1,11 @@
 //! Where a base checkpoint's bytes come from and where a new one's go: two narrow traits, implemented over files by
 //! `fitment-io` and over memory in tests and in the browser.
 
+mod nearest;
+pub mod quantised;
+
+pub use nearest::Names;
+
 use crate::tensor::{Dtype, Shape};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
