@@ -3,12 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod glob;
-mod nearest;
 mod note;
 mod options;
 mod part;
 pub mod plan;
-mod quantised;
 pub mod refusal;
 mod region;
 
@@ -16,6 +14,5 @@ pub use note::Note;
 pub use options::{Input, Options};
 pub use part::Part;
 pub use plan::Plan;
-pub use quantised::Scheme;
 pub use refusal::{Culprit, Refusal};
 pub use region::Region;

@@ -5,9 +5,8 @@ use super::gather::{Touch, gather};
 use super::job::{Compute, Job, Output};
 use super::{Input, Options, Plan};
 use crate::note::Note;
-use crate::quantised;
 use crate::refusal::{Culprit, Refusal};
-use fitment_core::checkpoint::{Checkpoint, OutputTensor, TensorInfo};
+use fitment_core::checkpoint::{Checkpoint, Names, OutputTensor, TensorInfo, quantised};
 use fitment_core::model::ConfigValue;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +30,7 @@ pub(super) struct Builder<'b, 'a> {
     pub(super) untied: Vec<(String, usize)>,
     /// Rows before and after.
     pub(super) grown: Vec<(u64, u64)>,
+    names: Option<Names<'b>>,
     missing: usize,
 }
 
@@ -55,6 +55,7 @@ pub(super) fn build<'a>(
         removed: BTreeSet::new(),
         untied: Vec::new(),
         grown: Vec::new(),
+        names: None,
         missing: 0,
     };
     if let Some(dtype) = options.dtype.filter(|dtype| !dtype.is_weight()) {
@@ -105,10 +106,10 @@ impl<'a> Builder<'_, 'a> {
 
     pub(super) fn missing_target(&mut self, name: &str, file: usize) {
         self.missing += 1;
-        let nearest = (self.missing <= MAX_NEAREST)
-            .then(|| crate::nearest::nearest(name, self.base.tensors()))
-            .flatten()
-            .map(str::to_owned);
+        let base = self.base;
+        let names = self.names.get_or_insert_with(|| Names::new(base.tensors().keys().map(String::as_str)));
+        let nearest = if self.missing <= MAX_NEAREST { names.nearest(name) } else { None };
+        let nearest = nearest.map(str::to_owned);
         self.culprits.push(Culprit::MissingTarget {
             file: self.file(file),
             target: name.to_owned(),

@@ -1,4 +1,4 @@
-use crate::quantised::Scheme;
+use fitment_core::checkpoint::quantised::Scheme;
 use fitment_core::tensor::{Dtype, Shape};
 use serde_json::Value;
 

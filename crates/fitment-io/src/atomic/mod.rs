@@ -1,0 +1,79 @@
+//! Output that appears whole or not at all: made beside its place under another name, made durable, then renamed.
+
+mod place;
+mod staging;
+
+pub(crate) use place::Place;
+pub(crate) use staging::Staging;
+
+use crate::error::{Error, Result};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Writes one file's content.
+pub type WriteContent<'w> =
+    dyn Fn(&mut dyn Write) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> + 'w;
+
+/// One file of a folder to be written.
+pub struct FolderFile<'w> {
+    /// Path below the folder, with forward slashes.
+    pub path: String,
+    /// Bytes that will be written, for the check of free space.
+    pub len: u64,
+    /// Writes them.
+    pub write: Box<WriteContent<'w>>,
+}
+
+/// Writes a file that appears whole or not at all. `len` is checked against the free space first.
+///
+/// # Errors
+/// [`Error`]; then nothing is left behind, and what was there before still is.
+pub fn write_file_atomic(target: &Path, len: u64, force: bool, write: &WriteContent<'_>) -> Result<()> {
+    let place = Place::file(target, force, &[])?;
+    place.check_space(len)?;
+    let (staging, file) = Staging::file(place)?;
+    write_content(staging.path(), &file, write)?;
+    staging.commit()
+}
+
+/// Writes a folder that appears whole or not at all.
+///
+/// # Errors
+/// [`Error`]; then nothing is left behind, and what was there before still is.
+pub fn write_folder_atomic(target: &Path, files: &[FolderFile<'_>], force: bool) -> Result<()> {
+    let place = Place::folder(target, force, &[])?;
+    place.check_space(files.iter().map(|file| file.len).fold(0, u64::saturating_add))?;
+    let staging = Staging::folder(place)?;
+    for file in files {
+        let path = below(staging.path(), &file.path)?;
+        let opened = create_new(&path)?;
+        write_content(&path, &opened, &*file.write)?;
+    }
+    staging.commit()
+}
+
+fn write_content(path: &Path, file: &File, write: &WriteContent<'_>) -> Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    write(&mut out).map_err(|source| Error::Source { path: path.to_owned(), source })?;
+    out.flush().map_err(Error::io(path, "write"))?;
+    drop(out);
+    file.sync_all().map_err(Error::io(path, "write"))
+}
+
+/// A path below a folder, whose own folders are made; refuses what would leave it.
+pub(crate) fn below(folder: &Path, path: &str) -> Result<std::path::PathBuf> {
+    let sound = !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if !sound || path.contains('\\') {
+        return Err(Error::content(folder, format!("{path:?} is not a path inside the folder")));
+    }
+    let full = folder.join(path);
+    let parent = full.parent().unwrap_or(folder);
+    std::fs::create_dir_all(parent).map_err(Error::io(parent, "create"))?;
+    Ok(full)
+}
+
+pub(crate) fn create_new(path: &Path) -> Result<File> {
+    let options = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    options.map_err(Error::io(path, "create"))
+}

@@ -1,0 +1,24 @@
+//! The files of Fitment: adapters and checkpoints are read here, and output appears whole or not at all.
+//!
+//! * [`AdapterFiles::load`]: a file or a folder as named bytes, mapped into memory.
+//! * [`CheckpointDir::open`]: a Hugging Face folder or one safetensors file as a
+//!   [`Checkpoint`](fitment_core::checkpoint::Checkpoint).
+//! * [`CheckpointOutput`]: a new checkpoint as a [`CheckpointSink`](fitment_core::checkpoint::CheckpointSink), shards as
+//!   the base's, written beside its place and renamed into it.
+//! * [`write_file_atomic`], [`write_folder_atomic`]: the same for a Fitment file and for an adapter's folder.
+//!
+//! This is the only crate of the workspace that touches files. It knows nothing of what adapters mean.
+
+mod adapter;
+mod atomic;
+mod base;
+mod error;
+mod file;
+mod output;
+mod sys;
+
+pub use adapter::AdapterFiles;
+pub use atomic::{FolderFile, WriteContent, write_file_atomic, write_folder_atomic};
+pub use base::{Access, CheckpointDir};
+pub use error::{Error, Result};
+pub use output::{CheckpointOutput, ConfigEdit, Finished, OutputOptions};

@@ -1,0 +1,141 @@
+use crate::base::CheckpointDir;
+use crate::error::{Error, Result};
+use crate::sys;
+use fitment_core::checkpoint::{CheckpointError, OutputTensor};
+use fitment_core::container::{Entry, Layout};
+use std::fs::File;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// A weight file before it is made.
+#[derive(Debug, Default)]
+pub(super) struct PlannedShard {
+    /// Name in the folder, as the base's.
+    pub(super) name: String,
+    head: Vec<u8>,
+    entries: Vec<Entry>,
+    data_len: u64,
+}
+
+/// A weight file being written.
+#[derive(Debug)]
+pub(super) struct OutputShard {
+    pub(super) name: String,
+    pub(super) entries: Vec<Entry>,
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+}
+
+/// Puts every tensor in the file that holds its base tensor, or its nearest one; others in the last file. Files left
+/// without tensors are dropped.
+pub(super) fn assign(base: &CheckpointDir, tensors: &[&OutputTensor]) -> Vec<PlannedShard> {
+    let last = base.shards.len().saturating_sub(1);
+    let mut contents: Vec<Vec<&OutputTensor>> = vec![Vec::new(); base.shards.len()];
+    for tensor in tensors {
+        let shard = tensor.beside.as_deref().and_then(|name| base.shard_of(name)).unwrap_or(last);
+        contents[shard].push(tensor);
+    }
+    let planned = base.shards.iter().zip(contents).filter(|(_, tensors)| !tensors.is_empty());
+    let planned: Vec<PlannedShard> = planned
+        .map(|(shard, tensors)| {
+            let metadata = shard.metadata.iter().map(|(key, text)| (key.as_str(), text.as_str()));
+            let items = tensors
+                .into_iter()
+                .map(|tensor| (tensor.name.clone(), tensor.info.dtype, tensor.info.shape.clone()));
+            let layout = Layout::canonical(metadata, items);
+            PlannedShard {
+                name: shard.name.clone(),
+                head: layout.head,
+                entries: layout.entries,
+                data_len: layout.data_len,
+            }
+        })
+        .collect();
+    if !planned.is_empty() {
+        return planned;
+    }
+    // A base without tensors stays one.
+    base.shards.first().map(|shard| empty_like(&shard.name, &shard.metadata)).into_iter().collect()
+}
+
+fn empty_like(name: &str, metadata: &std::collections::BTreeMap<String, String>) -> PlannedShard {
+    let metadata = metadata.iter().map(|(key, text)| (key.as_str(), text.as_str()));
+    let layout = Layout::canonical(metadata, []);
+    PlannedShard { name: name.to_owned(), head: layout.head, entries: layout.entries, data_len: 0 }
+}
+
+impl PlannedShard {
+    /// Bytes of the file.
+    pub(super) fn len(&self) -> u64 {
+        self.data_len.saturating_add(self.head.len() as u64)
+    }
+
+    /// Gives the new file its length and writes its header.
+    pub(super) fn open(self, path: PathBuf, file: File) -> Result<OutputShard> {
+        sys::preallocate(&file, self.len()).map_err(Error::io(&path, "make room for"))?;
+        sys::write_at(&file, &self.head, 0).map_err(Error::io(&path, "write"))?;
+        let data_start = self.head.len() as u64;
+        Ok(OutputShard { name: self.name, entries: self.entries, path, file, data_start })
+    }
+}
+
+impl OutputShard {
+    pub(super) fn write(&self, entry: usize, at: u64, bytes: &[u8]) -> std::result::Result<(), CheckpointError> {
+        let range = self.range(entry);
+        let end = at.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > range.end - range.start) {
+            return Err(self.failed(entry, "write beyond its end", None));
+        }
+        let at = range.start + at;
+        sys::write_at(&self.file, bytes, at)
+            .map_err(|source| self.failed(entry, "cannot write", Some(source)))?;
+        sys::start_write_back(&self.file, at, bytes.len() as u64);
+        Ok(())
+    }
+
+    pub(super) fn copy(
+        &self,
+        entry: usize,
+        source: &File,
+        from: Range<u64>,
+    ) -> std::result::Result<(), CheckpointError> {
+        let range = self.range(entry);
+        let len = from.end - from.start;
+        if len != range.end - range.start {
+            return Err(self.failed(entry, "is not as long as what is copied into it", None));
+        }
+        /// Pieces after which writing to the disk may begin.
+        const PIECE: u64 = 32 << 20;
+        for done in (0..len).step_by(usize::try_from(PIECE).expect("a piece fits in memory")) {
+            let piece = PIECE.min(len - done);
+            sys::copy_range(source, from.start + done, &self.file, range.start + done, piece)
+                .map_err(|source| self.failed(entry, "cannot copy", Some(source)))?;
+            sys::start_write_back(&self.file, range.start + done, piece);
+        }
+        Ok(())
+    }
+
+    fn range(&self, entry: usize) -> Range<u64> {
+        let entry = &self.entries[entry];
+        self.data_start + entry.start..self.data_start + entry.end
+    }
+
+    fn failed(&self, entry: usize, reason: &str, source: Option<std::io::Error>) -> CheckpointError {
+        let name = self.entries[entry].name.clone();
+        CheckpointError { name, reason: format!("{}: {reason}", self.path.display()), source }
+    }
+}
+
+/// Makes all files durable, at the same time: the disk orders the work better than a loop.
+pub(super) fn sync_all(shards: &[OutputShard]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let syncs: Vec<_> =
+            shards.iter().map(|shard| (shard, scope.spawn(|| shard.file.sync_all()))).collect();
+        for (shard, sync) in syncs {
+            let result = sync.join().expect("a sync does not panic");
+            result.map_err(Error::io(&shard.path, "write"))?;
+        }
+        Ok(())
+    })
+}
