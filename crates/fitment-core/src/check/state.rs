@@ -2,6 +2,7 @@
 
 use super::Checker;
 use crate::finding::rules;
+use crate::limits::MAX_SAFE_INTEGER;
 use crate::manifest::v1::{self, Edit, SetDtype};
 use crate::tensor::{Dtype, Shape};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +39,9 @@ pub(super) struct Histories<'m> {
 impl<'m> Histories<'m> {
     pub(super) fn new(manifest: &'m v1::Manifest) -> Self {
         let entry = |tensor: &'m v1::BaseTensor| {
-            let shape = tensor.shape.as_deref().and_then(|dims| Shape::new(dims).ok());
+            // What is no shape, or out of bounds, is reported as that and says nothing about the edits.
+            let sound = |dims: &&[u64]| dims.iter().all(|dim| *dim <= MAX_SAFE_INTEGER);
+            let shape = tensor.shape.as_deref().filter(sound).and_then(|dims| Shape::new(dims).ok());
             let state = State {
                 dtype: tensor.dtype.as_deref().and_then(Dtype::from_name),
                 shape: shape.map(|shape| shape.dims().to_vec()),

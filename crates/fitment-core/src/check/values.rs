@@ -63,9 +63,9 @@ impl<'c> Facts<'c> {
 fn check_digests(checker: &mut Checker<'_, '_>, facts: &Facts<'_>) {
     for (name, recorded) in &checker.manifest.tensors {
         let Some(digest) = facts.0.get(name.as_str()).and_then(|fact| fact.digest) else { continue };
-        let found = hex(&digest);
-        if found != *recorded && recorded.len() == 64 {
-            let message = format!("its SHA-256 is {found}, recorded is {recorded}");
+        // What is no digest at all is reported as that.
+        if digest_of(recorded).is_some_and(|wanted| wanted != digest) {
+            let message = format!("its SHA-256 is {}, recorded is {recorded}", hex(&digest));
             checker.report(&rules::M_DIGEST, name, message);
         }
     }
@@ -90,7 +90,7 @@ fn check_content_id(checker: &mut Checker<'_, '_>) {
 
 fn digest_of(text: &str) -> Option<Digest> {
     let mut digest = [0u8; 32];
-    if text.len() != 64 || !text.is_ascii() {
+    if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
     }
     for (index, byte) in digest.iter_mut().enumerate() {
@@ -106,7 +106,8 @@ fn check_weights(checker: &mut Checker<'_, '_>, facts: &Facts<'_>) {
     for edit in &checker.manifest.edits {
         for (role, name) in edit.tensors() {
             let Some(tensor) = checker.stored.get(name) else { continue };
-            if matches!(edit, Edit::Lora(_)) {
+            // Other dtypes are none of a factor, which their own rule says.
+            if matches!(edit, Edit::Lora(_)) && tensor.dtype.is_weight() {
                 factor_dtypes.insert(tensor.dtype.name());
             }
             let first = seen.insert(name);
@@ -115,7 +116,7 @@ fn check_weights(checker: &mut Checker<'_, '_>, facts: &Facts<'_>) {
             if let Some(at) = scan.not_finite {
                 checker.report(&rules::E_NOT_FINITE, name, format!("element {at} is NaN or infinite"));
             }
-            if matches!(edit, Edit::Lora(_)) {
+            if matches!(edit, Edit::Lora(_)) && tensor.shape.elements() > 0 {
                 check_factor(checker, role, name, scan);
             }
         }

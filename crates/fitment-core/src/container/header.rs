@@ -94,8 +94,9 @@ pub fn read_header(
     check_start(text, profile, &mut findings)?;
     let trimmed = text.trim_end_matches([' ', '\t', '\r', '\n']);
     let fields = parse(trimmed)?;
-    if fields.len() > limits::MAX_TENSORS + 1 {
-        let message = format!("{} tensors, at most {} are allowed", fields.len(), limits::MAX_TENSORS);
+    let count = fields.len() - usize::from(fields.contains_key("__metadata__"));
+    if count > limits::MAX_TENSORS {
+        let message = format!("{count} tensors, at most {} are allowed", limits::MAX_TENSORS);
         return Err(Finding::new(&rules::C_COUNT, "", message));
     }
     let metadata = fields.get("__metadata__").cloned();
