@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """A reader of valid Fitment 1.0 files in plain Python, written from fitment-1.0.md alone.
 
-    python3 reader.py FILE
-
-prints the model dump (appendix A). It checks what keeps a reader from misreading: lengths, digests, content id,
+`python3 reader.py FILE` prints the model dump (appendix A). It checks what keeps a reader from misreading: lengths, digests, content id,
 required features. It does not check every rule: that is a checker's work.
 """
 
 import hashlib
 import json
+import re
 import struct
 import sys
 
@@ -94,7 +93,7 @@ def read(path):
         manifest = parse(header.pop("__metadata__")["fitment"])
     except (KeyError, TypeError):
         raise Refused("not a Fitment file") from None
-    if not manifest["fitment"].startswith("1."):
+    if not re.fullmatch(r"1\.[0-9]{1,5}(-draft)?", manifest["fitment"]):
         raise Refused(f"format version {manifest['fitment']}")
     if not FEATURES.issuperset(manifest["requires"]):
         raise Refused(f"requires {set(manifest['requires']) - FEATURES}")
@@ -195,5 +194,5 @@ if __name__ == "__main__":
     try:
         for text in dump(*read(sys.argv[1])):
             print(text)
-    except Refused as reason:
+    except (Refused, ValueError) as reason:
         sys.exit(f"error: {sys.argv[1]}: {reason}")

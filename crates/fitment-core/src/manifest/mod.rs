@@ -41,3 +41,37 @@ pub fn content_id(edits: &[v1::Edit], digests: &BTreeMap<String, Digest>) -> Str
     used.dedup();
     identity::content_id(used.into_iter().filter_map(|name| digests.get(name)), &maths_core(edits))
 }
+
+/// The JSON Schema of the manifest, as the wire types have it: `spec/manifest-1.0.schema.json`.
+///
+/// It knows fields and their types; what goes beyond (order, shapes, digests) only [`mod@crate::check`] knows.
+#[cfg(feature = "schema")]
+pub fn schema() -> Value {
+    let mut schema = schemars::schema_for!(v1::Manifest).to_value();
+    without_null(&mut schema);
+    schema["$id"] = "urn:fitment:manifest:1.0-draft".into();
+    schema["title"] = format!("Manifest of a Fitment file, version {}", v1::VERSION).into();
+    schema
+}
+
+/// An optional field is absent, never null (spec section 3.1); serde's types do not say so.
+#[cfg(feature = "schema")]
+fn without_null(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::Array(types)) = fields.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = &types[..] {
+                    let only = only.clone();
+                    fields.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Value::Array(choices)) = fields.get_mut("anyOf") {
+                choices.retain(|choice| *choice != json!({ "type": "null" }));
+            }
+            fields.values_mut().for_each(without_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        _ => {}
+    }
+}
