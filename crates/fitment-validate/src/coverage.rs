@@ -59,10 +59,7 @@ impl Share {
 }
 
 /// Compares names with all the names that there are; kinds that only `covered` has are left out.
-pub fn shares<'n>(
-    covered: impl Iterator<Item = &'n str>,
-    all: impl Iterator<Item = &'n str>,
-) -> Vec<Share> {
+pub fn shares<'n>(covered: impl Iterator<Item = &'n str>, all: impl Iterator<Item = &'n str>) -> Vec<Share> {
     let covered = kinds(covered);
     let share = |((component, kind), all): ((Option<String>, String), Indices)| {
         let key = (component, kind);

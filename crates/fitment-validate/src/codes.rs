@@ -1,0 +1,81 @@
+//! One table of every rule: what `--explain` says, and what the outputs cite.
+
+use crate::rules;
+use fitment_core::finding::{Code, Rule, rules as format};
+
+/// Every rule, in order of its code within its group: container, manifest, edits, foreign formats, base.
+pub fn all() -> impl Iterator<Item = &'static Rule> {
+    format::ALL.iter().chain(rules::ALL)
+}
+
+/// The rule of a code, whatever the case of its letter.
+pub fn find(code: &str) -> Option<&'static Rule> {
+    all().find(|rule| rule.code.0.eq_ignore_ascii_case(code))
+}
+
+/// The rule of a finding.
+///
+/// Findings are made from rules, so there is one for every code but those of crates that this one does not know.
+pub(crate) fn of(code: Code) -> Option<&'static Rule> {
+    all().find(|rule| rule.code == code)
+}
+
+/// What a code means and what to do, as plain text; `None` when there is no such code.
+///
+/// ```
+/// let text = fitment_validate::codes::explain("m014").expect("a code of the format");
+/// assert!(text.starts_with("M014 (error, spec section 7.1)"));
+/// ```
+pub fn explain(code: &str) -> Option<String> {
+    let Rule { code, severity, meaning, section, remedy } = find(code)?;
+    Some(format!("{code} ({severity}, spec section {section})\n\n{meaning}\n\nWhat to do: {remedy}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{all, explain, find};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_unique_and_named_by_group_and_number() {
+        let mut seen = BTreeSet::new();
+        for rule in all() {
+            let code = rule.code.0;
+            assert!(seen.insert(code), "{code} stands twice");
+            let (group, number) = code.split_at(1);
+            assert!("CMEPB".contains(group) && number.len() == 3 && number.parse::<u16>().is_ok(), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_rule_is_a_sentence_with_a_section_and_a_remedy() {
+        for rule in all() {
+            assert!(
+                rule.meaning.ends_with('.')
+                    && rule.meaning.starts_with(|c: char| c.is_uppercase() || c == '`'),
+                "{}",
+                rule.code
+            );
+            assert!(rule.remedy.ends_with('.'), "{}: {}", rule.code, rule.remedy);
+            assert!(rule.section.starts_with(|c: char| c.is_ascii_digit()), "{}", rule.code);
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_has_no_explanation() {
+        assert!(explain("B999").is_none());
+        assert!(explain("").is_none());
+        assert!(find("b001").is_some());
+    }
+
+    #[test]
+    fn an_explanation_says_all_that_is_known() {
+        insta::assert_snapshot!(explain("B004").unwrap(), @"
+        B004 (error, spec section 4.4)
+
+        An edit of a tied tensor says which of its uses it means, and adapter and base agree on what is tied.
+
+        What to do: Convert the original with --base: the base decides which uses an edit means.
+        ");
+    }
+}

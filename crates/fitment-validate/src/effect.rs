@@ -1,0 +1,64 @@
+//! Whether an adapter does anything at all, whatever the base.
+
+use crate::rules;
+use fitment_core::finding::Finding;
+use fitment_core::model::{Adapter, Edit};
+use fitment_core::tensor::{Dtype, Tensor};
+
+/// Edits that do nothing, and the adapter as a whole.
+pub(crate) fn check(adapter: &Adapter<'_>) -> Vec<Finding> {
+    if adapter.edits.is_empty() {
+        return vec![Finding::new(&rules::B_NO_EDITS, "", "the adapter has no edits")];
+    }
+    let idle: Vec<&Edit<'_>> = adapter.edits.iter().filter(|edit| is_idle(edit)).collect();
+    if idle.len() == adapter.edits.len() {
+        let message = match idle.len() {
+            1 => "the only edit has no effect".to_owned(),
+            many => format!("none of the {many} edits has an effect"),
+        };
+        return vec![Finding::new(&rules::B_NO_EFFECT, "", message)];
+    }
+    let switched_off = idle.into_iter().filter(|edit| scale(edit) == Some(0.0));
+    let finding = |edit: &Edit<'_>| {
+        let label = edit.target().map(fitment_core::model::Target::label).unwrap_or_default();
+        Finding::new(&rules::B_SCALE_ZERO, label, "its scale is 0: the edit does nothing")
+    };
+    switched_off.map(finding).collect()
+}
+
+fn scale(edit: &Edit<'_>) -> Option<f64> {
+    match edit {
+        Edit::Lora(lora) => Some(lora.scale),
+        Edit::Add(add) => Some(add.scale),
+        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => None,
+    }
+}
+
+/// Whether an edit leaves every base as it is. A magnitude alone changes the norms; a `set` is taken at its word.
+fn is_idle(edit: &Edit<'_>) -> bool {
+    match edit {
+        Edit::Lora(lora) => {
+            let factors = [Some(&lora.up), Some(&lora.down), lora.mid.as_ref()];
+            let mut factors = factors.into_iter().flatten();
+            lora.magnitude.is_none() && (lora.scale == 0.0 || factors.any(is_zero))
+        }
+        Edit::Add(add) => add.exceptions.is_none() && (add.scale == 0.0 || is_zero(&add.value)),
+        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => false,
+    }
+}
+
+/// Whether all elements are zero; one look at the first is nearly always enough.
+fn is_zero(tensor: &Tensor<'_>) -> bool {
+    let size = match tensor.dtype() {
+        Dtype::F64 => 8,
+        Dtype::F32 => 4,
+        Dtype::F16 | Dtype::BF16 => 2,
+        _ => return false,
+    };
+    // The sign is the top bit of the last byte: -0 is zero too.
+    let zero = |element: &[u8]| match element {
+        [rest @ .., last] => last & 0x7f == 0 && rest.iter().all(|byte| *byte == 0),
+        [] => true,
+    };
+    tensor.bytes().chunks(size).all(zero)
+}

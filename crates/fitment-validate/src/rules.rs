@@ -1,0 +1,23 @@
+//! The rules about an adapter as a whole and about its fit to a base. Those of the format itself stand in
+//! `fitment_core::finding::rules`, those of foreign formats in `fitment-convert`.
+
+fitment_core::rule_table! {
+    B_MISSING = "B001" Error "6" "Every target is a tensor of the base." => "The adapter was made for another model, or names a layer that this one does not have: check --base. `fitment apply --skip GLOB` leaves targets out by name.";
+    B_PREFIX = "B002" Error "6" "Targets begin as the names of the base do." => "Loaders match names: with another prefix the whole adapter is ignored without a word. Convert the original with --base, so that its names become those of the base.";
+    B_SHAPE = "B003" Error "6" "Edits fit the shapes of the base's tensors." => "The adapter was made for a model of another size: check --base.";
+    B_TIED = "B004" Error "4.4" "An edit of a tied tensor says which of its uses it means, and adapter and base agree on what is tied." => "Convert the original with --base: the base decides which uses an edit means.";
+    B_DIGEST = "B005" Error "6" "The touched tensors have the recorded SHA-256." => "The base is another revision, a fine-tune or a re-quantised copy. `--allow-base-mismatch` of apply accepts it on your word; `fitment convert FILE --base BASE` binds the adapter to it.";
+    B_DTYPE = "B006" Warning "6" "The touched tensors have the recorded dtypes." => "The base was cast after the adapter was made. `--allow-base-mismatch` of apply accepts it.";
+    B_CONFIG = "B007" Warning "6" "The base has the recorded architecture and config values." => "Check that the adapter was made for this base.";
+    B_NAME = "B008" Note "6" "The base goes by the recorded name." => "Names are hints: digests decide. Bind the adapter if it is not: `fitment convert FILE --base BASE`.";
+    B_CREATED = "B009" Error "5.2" "The base does not have the tensors that the adapter creates." => "The adapter was made for a base without this tensor (a bare model, without head): check --base.";
+    B_VOCABULARY = "B010" Error "5.2" "Embedding, head and config agree on the size of the vocabulary." => "Tokens were added when the adapter was trained, or the base was resized since: use the base with the same tokenizer, or resize it first.";
+    B_QUANTISED = "B011" Error "5" "Targets that are computed with are F64, F32, F16 or BF16." => "A sum with quantised weights would have to quantise again and lose most of the adapter: use the unquantised base.";
+    B_COVERAGE = "B012" Note "6" "Which modules of the base are hit, and which are not." => "Nothing to do if this is what was trained.";
+    B_PARTIAL = "B013" Warning "6" "A kind of module is hit in all its layers, or in few of them." => "Tensors may have been lost on the way: compare with the layers that were trained (layers_to_transform in PEFT).";
+    B_NO_EFFECT = "B014" Error "5" "At least one edit changes something." => "The adapter is untrained, its scale is zero, or its weights were lost: check the training run that saved it.";
+    B_SCALE_ZERO = "B015" Warning "5" "The scale of an edit is not zero." => "An alpha of zero switches the target off: check the config.";
+    B_NO_EDITS = "B016" Note "5" "An adapter has edits." => "The file is sound and does nothing.";
+    B_NO_BASE = "B017" Note "6" "The fit to a base is checked." => "Give the base: --base BASE.";
+    B_UNBOUND = "B018" Note "6" "The content of the base is checked, not only its names and shapes." => "`fitment convert FILE --base BASE` records the digests of the base.";
+}
