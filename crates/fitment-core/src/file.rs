@@ -72,10 +72,10 @@ pub fn write(adapter: &Adapter<'_>, out: &mut dyn Write) -> Result<()> {
     container::write_container(&metadata, encoded.tensors.iter().map(|(name, t)| (name.clone(), t)), out)
 }
 
-/// [`write`] into memory.
+/// [`write()`] into memory.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn to_bytes(adapter: &Adapter<'_>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     write(adapter, &mut bytes)?;

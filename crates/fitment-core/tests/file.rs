@@ -1,4 +1,5 @@
 //! Files made by the model: read back equal, and refused when the model breaks a rule.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_core::finding::rules;
 use fitment_core::model::{

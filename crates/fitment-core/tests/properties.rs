@@ -1,4 +1,5 @@
 //! Properties of generated adapters: what the model says survives the file, and the container agrees with `safetensors`.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_core::model::{
     Adapter, Base, BaseTensor, Edit, ExpertRange, Lora, LoraForm, Origin, Set, SetDtype, Target, TensorName,

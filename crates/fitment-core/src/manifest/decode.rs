@@ -8,7 +8,7 @@ use crate::model::{
 use crate::tensor::{Dtype, Shape, Tensor};
 use std::collections::BTreeMap;
 
-/// The model of a manifest that [`crate::check`] found without error.
+/// The model of a manifest that [`mod@crate::check`] found without error.
 ///
 /// # Errors
 /// [`Error::Invalid`] where the manifest breaks a rule all the same; nothing panics.
