@@ -2,7 +2,9 @@
 #![warn(clippy::disallowed_methods, reason = "pure crate: no files, clock, environment or threads of its own")]
 #![forbid(unsafe_code)]
 
+mod exec;
 mod glob;
+mod not_finite;
 mod note;
 mod options;
 mod part;
@@ -10,6 +12,7 @@ pub mod plan;
 pub mod refusal;
 mod region;
 
+pub use exec::{Error, Mismatch, Outcome, execute};
 pub use note::Note;
 pub use options::{Input, Options};
 pub use part::Part;

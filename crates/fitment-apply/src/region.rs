@@ -30,8 +30,22 @@ pub(crate) struct Located {
 }
 
 impl Located {
-    pub(crate) fn len(&self) -> usize {
-        self.runs.iter().map(ExactSizeIterator::len).sum()
+    /// The positions in `W`.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.first..self.first + self.runs.iter().map(ExactSizeIterator::len).sum::<usize>()
+    }
+
+    /// The runs inside the block that hold the positions `wanted` of `W`, in order.
+    pub(crate) fn runs_of(&self, wanted: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let wanted = wanted.clone();
+        let mut at = self.first;
+        self.runs.iter().filter_map(move |run| {
+            let here = at..at + run.len();
+            at = here.end;
+            let common = here.start.max(wanted.start)..here.end.min(wanted.end);
+            let offset = |position: usize| run.start + (position - here.start);
+            (!common.is_empty()).then(|| offset(common.start)..offset(common.end))
+        })
     }
 }
 
@@ -66,14 +80,23 @@ impl Region {
         self.axes.iter().all(Option::is_none)
     }
 
-    /// Whether every index of an axis but the first is addressed: rows of `W` are whole rows of the tensor.
-    pub(crate) fn has_whole_rows(&self) -> bool {
-        self.axes.iter().skip(1).all(Option::is_none)
+    /// Elements of one index of `W`'s first axis.
+    pub(crate) fn row_len(&self) -> usize {
+        self.extents().iter().skip(1).map(|dim| usize::try_from(*dim).unwrap_or(usize::MAX)).product()
     }
 
     /// Number of elements of `W`.
     pub fn elements(&self) -> u64 {
         self.extents().iter().product()
+    }
+
+    /// As [`Region::locate`], where rows that are being appended belong to a whole tensor too.
+    pub(crate) fn locate_unbounded(&self, block: Range<usize>) -> Option<Located> {
+        if !self.is_whole() {
+            return self.locate(block);
+        }
+        let runs = std::iter::once(0..block.len()).collect();
+        (!block.is_empty()).then_some(Located { first: block.start, runs })
     }
 
     /// The elements of `W` in the flat block `block` of the stored tensor; `None` when there is none.

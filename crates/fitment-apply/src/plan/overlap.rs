@@ -93,8 +93,7 @@ fn stretches(region: &Region, values: &Values<'_>) -> Vec<Stretch> {
     } else {
         region.locate(0..usize::MAX).map(|located| located.runs).unwrap_or_default()
     };
-    let extents = region.extents();
-    let row: usize = extents.iter().skip(1).map(|dim| usize::try_from(*dim).unwrap_or(usize::MAX)).product();
+    let row = region.row_len();
     let pieces: Vec<Stretch> = match &values.rows {
         None => vec![Stretch { run: 0..values.value.elements(), value: 0 }],
         Some(rows) => rows

@@ -4,6 +4,7 @@
 use crate::part::Part;
 use crate::region::Region;
 use fitment_core::model::{LoraForm, NormOf};
+use std::ops::Range;
 
 /// What one adapter does to one tensor.
 #[derive(Clone, Debug)]
@@ -66,6 +67,14 @@ pub struct LowRank<'a> {
     pub magnitude: Option<Magnitude<'a>>,
 }
 
+impl LowRank<'_> {
+    /// The kernel axes of a conv update.
+    pub fn kernel(&self) -> &[u64] {
+        let dims = self.mid.as_ref().map_or(&self.down.dims, |mid| &mid.dims);
+        dims.get(2..).unwrap_or_default()
+    }
+}
+
 /// A magnitude with one element for each index of its axis.
 #[derive(Clone, Debug)]
 pub struct Magnitude<'a> {
@@ -104,4 +113,36 @@ impl Values<'_> {
     pub(crate) fn is_all_of(&self, region: &Region) -> bool {
         self.rows.is_none() && region.is_whole()
     }
+
+    /// Calls `each` with every stretch of positions in `W` inside `range` that gets values, and the position of the
+    /// first of them in `value`.
+    pub(crate) fn for_stretches(
+        &self,
+        range: Range<usize>,
+        mut each: impl FnMut(Range<usize>, usize),
+    ) {
+        let Some(rows) = &self.rows else {
+            let range = range.start..range.end.min(self.value.elements());
+            if !range.is_empty() {
+                each(range.clone(), range.start);
+            }
+            return;
+        };
+        let row: usize = self.value.dims.iter().skip(1).map(|dim| size(*dim)).product();
+        let from = rows.partition_point(|(number, _)| (size(*number) + 1).saturating_mul(row) <= range.start);
+        for (number, index) in &rows[from..] {
+            let start = size(*number).saturating_mul(row);
+            let common = start.max(range.start)..(start + row).min(range.end);
+            if start >= range.end {
+                return;
+            }
+            if !common.is_empty() {
+                each(common.clone(), index * row + (common.start - start));
+            }
+        }
+    }
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX - 1)
 }

@@ -1,0 +1,217 @@
+//! Arithmetic on one tensor: decoded to a wide type, changed, rounded once.
+
+mod kernel;
+mod norm;
+mod op;
+mod prepare;
+
+use super::digest::Hasher;
+use super::work::Item;
+use super::{Context, Error};
+use crate::not_finite;
+use crate::plan::{Action, Compute};
+use fitment_core::checkpoint::OutputTensor;
+use fitment_core::model::LoraForm;
+use fitment_core::tensor::Dtype;
+use fitment_math::Wide;
+use fitment_math::round::{Element, decode, encode};
+use op::PreparedShare;
+use std::borrow::Cow;
+
+/// Elements decoded at once: with the stored bytes they stay in a core's own cache.
+const BLOCK: usize = 32 * 1024;
+
+/// Bytes written at once.
+const PIECE: usize = 1 << 20;
+
+/// Buffers that a thread uses again and again: fresh pages cost more than the arithmetic.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) bytes: Vec<u8>,
+    single: Buffers<f32>,
+    double: Buffers<f64>,
+}
+
+#[derive(Default)]
+struct Buffers<T> {
+    base: Vec<T>,
+    total: Vec<T>,
+    share: Vec<T>,
+    gathered: Vec<T>,
+}
+
+pub(super) fn run(
+    context: &Context<'_>,
+    (tensor, job): (&OutputTensor, &Compute<'_>),
+    item: &Item<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), Error> {
+    let wrong = |message: String| Error::WrongPlan { tensor: tensor.name.clone(), message };
+    let element = |dtype| element(dtype).ok_or_else(|| wrong(format!("{dtype} has no arithmetic here")));
+    let target = element(tensor.info.dtype)?;
+    let source = job.base.as_ref().map_or(Ok(target), |(_, info)| element(info.dtype))?;
+    let bytes = match &job.base {
+        Some((name, _)) => context.base.read(name)?,
+        None => Cow::Borrowed(&[][..]),
+    };
+    let len = usize::try_from(tensor.info.shape.elements()).map_err(|_| wrong("is too large".to_owned()))?;
+    let pass = Pass { context, tensor, item, job, bytes: &bytes, source, target, len };
+    let Scratch { bytes: out, single, double } = scratch;
+    let wide = source.needs_f64(target) || stored(job).any(|dtype| dtype == Dtype::F64);
+    if wide { pass.run(double, out) } else { pass.run(single, out) }
+}
+
+/// Dtypes of values that are set: they go through the wide type unharmed.
+fn stored<'j>(job: &'j Compute<'_>) -> impl Iterator<Item = Dtype> + 'j {
+    job.shares.iter().flat_map(|share| &share.steps).filter_map(|step| match &step.action {
+        Action::Set(values) => Some(values.value.dtype),
+        Action::Add(dense) => dense.exceptions.as_ref().map(|(_, value)| value.dtype),
+        Action::LowRank(_) => None,
+    })
+}
+
+/// The element type of kernels for a dtype with arithmetic.
+fn element(dtype: Dtype) -> Option<Element> {
+    match dtype {
+        Dtype::F64 => Some(Element::F64),
+        Dtype::F32 => Some(Element::F32),
+        Dtype::F16 => Some(Element::F16),
+        Dtype::BF16 => Some(Element::Bf16),
+        _ => None,
+    }
+}
+
+/// One tensor on its way through.
+struct Pass<'p> {
+    context: &'p Context<'p>,
+    tensor: &'p OutputTensor,
+    item: &'p Item<'p>,
+    job: &'p Compute<'p>,
+    /// The base's bytes: of a growing tensor, fewer than the result's.
+    bytes: &'p [u8],
+    source: Element,
+    target: Element,
+    /// Elements of the result.
+    len: usize,
+}
+
+impl Pass<'_> {
+    fn run<T: Wide>(&self, buffers: &mut Buffers<T>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let shares = prepare::shares::<T>(self, buffers)?;
+        let mut hasher = Hasher::new(self.item.expected);
+        let unit = self.unit();
+        let block = unit.max(BLOCK / unit * unit);
+        let piece = block.max(PIECE / self.target.size() / block * block);
+        for start in (0..self.len).step_by(piece) {
+            let end = self.len.min(start + piece);
+            out.resize((end - start) * self.target.size(), 0);
+            for first in (start..end).step_by(block) {
+                let last = end.min(first + block);
+                hasher.update(self.stored_block(first, last));
+                self.block(first, last - first, &shares, buffers);
+                let range = (first - start) * self.target.size()..(last - start) * self.target.size();
+                encode(self.target, &buffers.total, &mut out[range]).expect("as long as the block");
+            }
+            self.check_finite(start, out)?;
+            self.context.write(self.tensor, start * self.target.size(), out)?;
+        }
+        match &self.job.base {
+            Some((name, _)) => self.context.judge(name, hasher, self.item),
+            None => Ok(()),
+        }
+    }
+
+    /// The base's bytes of a block; fewer than the block's, or none, where the result grows.
+    fn stored_block(&self, first: usize, last: usize) -> &[u8] {
+        let size = self.source.size();
+        let (first, last) = (first.saturating_mul(size), last.saturating_mul(size));
+        &self.bytes[first.min(self.bytes.len())..last.min(self.bytes.len())]
+    }
+
+    fn decode_block<T: Wide>(&self, first: usize, len: usize, out: &mut Vec<T>) {
+        let stored = self.stored_block(first, first + len);
+        let known = stored.len() / self.source.size();
+        out.resize(len, T::ZERO);
+        decode(self.source, stored, &mut out[..known]).expect("as long as the block");
+        out[known..].fill(T::ZERO);
+    }
+
+    /// `W + Σ wᵢ·(Fᵢ(W) − W)` of a block, into `buffers.total`.
+    fn block<T: Wide>(
+        &self,
+        first: usize,
+        len: usize,
+        shares: &[PreparedShare<'_, T>],
+        buffers: &mut Buffers<T>,
+    ) {
+        self.decode_block(first, len, &mut buffers.total);
+        if let [share] = shares
+            && (share.additive || share.weight == 1.0)
+        {
+            share.apply(first, &mut buffers.total, &mut buffers.gathered);
+            return;
+        }
+        self.decode_block(first, len, &mut buffers.base);
+        for share in shares {
+            if share.additive {
+                share.apply(first, &mut buffers.total, &mut buffers.gathered);
+                continue;
+            }
+            buffers.share.clear();
+            buffers.share.extend_from_slice(&buffers.base);
+            share.apply(first, &mut buffers.share, &mut buffers.gathered);
+            combine(&mut buffers.total, &buffers.base, &buffers.share, share.weight);
+        }
+    }
+
+    /// Refuses a finite base value that became infinite or NaN. `bytes` are the result's from element `first` on.
+    fn check_finite(&self, first: usize, bytes: &[u8]) -> Result<(), Error> {
+        let dtype = self.tensor.info.dtype;
+        let mut from = 0;
+        while let Some(found) = not_finite::first(dtype, &bytes[from * self.target.size()..]) {
+            let position = first + from + found;
+            let stored = self.stored_block(position, position + 1);
+            let base = self.job.base.as_ref().map(|(_, info)| info.dtype);
+            // A base that is not finite itself stays so.
+            if base.and_then(|dtype| not_finite::first(dtype, stored)).is_none() {
+                return Err(Error::NotFinite { tensor: self.tensor.name.clone(), position, dtype });
+            }
+            from += found + 1;
+        }
+        Ok(())
+    }
+
+    /// Blocks are cut at multiples of this, so that a low-rank step meets whole rows.
+    fn unit(&self) -> usize {
+        let steps = || self.job.shares.iter().flat_map(|share| &share.steps);
+        let leading = |forms: &dyn Fn(LoraForm) -> bool| {
+            steps().any(|step| matches!(&step.action, Action::LowRank(edit) if forms(edit.form)))
+        };
+        let axes = if leading(&|form| form != LoraForm::Stacked) {
+            1
+        } else if leading(&|form| form == LoraForm::Stacked) {
+            2
+        } else {
+            return 1;
+        };
+        let dims = self.tensor.info.shape.dims();
+        dims.iter().skip(axes).map(|dim| usize::try_from(*dim).unwrap_or(1)).product::<usize>().max(1)
+    }
+}
+
+/// `total + w·(F(W) − W)`. Where nothing else happened and `w` is 1, the result is `F(W)` to the bit.
+fn combine<T: Wide>(total: &mut [T], base: &[T], changed: &[T], weight: f64) {
+    let whole = weight == 1.0;
+    for ((total, base), changed) in total.iter_mut().zip(base).zip(changed) {
+        let (sum, w, f) = (total.to_f64(), base.to_f64(), changed.to_f64());
+        *total = if whole && sum == w { *changed } else { T::from_f64(sum + weight * (f - w)) };
+    }
+}
+
+impl<T: Wide> PreparedShare<'_, T> {
+    fn apply(&self, first: usize, block: &mut [T], gathered: &mut Vec<T>) {
+        for step in &self.steps {
+            step.apply(first, block, gathered);
+        }
+    }
+}
