@@ -1,0 +1,149 @@
+use crate::formats::FormatId;
+use fitment_core::Finding;
+use fitment_core::checkpoint::CheckpointError;
+
+/// Why a conversion cannot go on. Variants are sorted by who must act.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The adapter's files break the rules of their format, or contradict each other: every breach of severity error.
+    #[error("{}", breaches(.findings))]
+    Malformed {
+        /// At least one, in the order of checking.
+        findings: Vec<Finding>,
+    },
+    /// The adapter is sound, but holds something that this version does not convert.
+    #[error("{what}: {reason}")]
+    Unsupported {
+        /// What it holds, by the name that its tool uses.
+        what: String,
+        /// Why it is refused.
+        reason: String,
+        /// What the user can do.
+        hint: String,
+    },
+    /// The files do not say what the adapter does; a guess could change the function.
+    #[error("{what}: {reason}")]
+    Ambiguous {
+        /// What is not said.
+        what: String,
+        /// What the possible readings are.
+        reason: String,
+        /// The option, or the change to the files, that decides it.
+        hint: String,
+    },
+    /// Modules of the adapter have no tensor in the base.
+    #[error("{}", unmapped(.culprits))]
+    Unmapped {
+        /// Every such module.
+        culprits: Vec<Unmapped>,
+    },
+    /// Tensors of the base differ in shape, dtype or content from what the adapter asks.
+    #[error("{}", clashes(.culprits))]
+    Mismatch {
+        /// Every difference.
+        culprits: Vec<Clash>,
+    },
+    /// The base could not be read.
+    #[error("base: {0}")]
+    Base(#[source] CheckpointError),
+    /// No known format fits the files.
+    #[error("no known adapter format fits: {looked_for}")]
+    NotDetected {
+        /// What the formats are recognised by.
+        looked_for: String,
+    },
+    /// Several formats fit the files.
+    #[error("the files fit several formats: {}", names(.formats))]
+    SeveralFormats {
+        /// All that fit.
+        formats: Vec<FormatId>,
+    },
+    /// The format can be read but not written, or the other way round.
+    #[error("{format} cannot be {verb}")]
+    NoSuchWay {
+        /// The format.
+        format: FormatId,
+        /// `read` or `written`.
+        verb: &'static str,
+    },
+    /// The Fitment file itself is at fault, or a sink failed.
+    #[error(transparent)]
+    Core(#[from] fitment_core::Error),
+}
+
+/// A module of the adapter that the base does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmapped {
+    /// The tensor that was looked for, by the adapter's own name for it.
+    pub expected: String,
+    /// The base tensor whose name is most like it.
+    pub nearest: Option<String>,
+}
+
+/// A base tensor that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// The base tensor.
+    pub target: String,
+    /// What the adapter asks for.
+    pub expected: String,
+    /// What the base has.
+    pub found: String,
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Unsupported { hint, .. } | Error::Ambiguous { hint, .. } => Some(hint.clone()),
+            Error::SeveralFormats { formats } => Some(format!("name one with --from: {}", names(formats))),
+            Error::Unmapped { .. } => Some(
+                "the adapter was made for another model, or for another class of this one: check --base".to_owned(),
+            ),
+            Error::Mismatch { .. } => Some("the adapter was made for another base: check --base".to_owned()),
+            Error::NotDetected { .. } => Some("name the format with --from".to_owned()),
+            Error::Malformed { findings } if findings.len() > 1 => {
+                Some("`fitment validate` lists all of them".to_owned())
+            }
+            Error::Malformed { .. } | Error::Base(_) | Error::NoSuchWay { .. } | Error::Core(_) => None,
+        }
+    }
+}
+
+fn breaches(findings: &[Finding]) -> String {
+    match findings {
+        [] => "the files are malformed".to_owned(),
+        [one] => one.to_string(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+    }
+}
+
+fn unmapped(culprits: &[Unmapped]) -> String {
+    let describe = |culprit: &Unmapped| match &culprit.nearest {
+        Some(nearest) => format!("{} (nearest: {nearest})", culprit.expected),
+        None => culprit.expected.clone(),
+    };
+    format!("the base has no tensor {}", first_few(culprits, describe))
+}
+
+fn clashes(culprits: &[Clash]) -> String {
+    let describe = |clash: &Clash| {
+        format!("{}: the adapter asks for {}, the base has {}", clash.target, clash.expected, clash.found)
+    };
+    first_few(culprits, describe)
+}
+
+/// Names three, counts the rest.
+fn first_few<T>(culprits: &[T], describe: impl Fn(&T) -> String) -> String {
+    const SHOWN: usize = 3;
+    let mut text = culprits.iter().take(SHOWN).map(describe).collect::<Vec<_>>().join("; ");
+    if culprits.len() > SHOWN {
+        text.push_str(&format!("; and {} more", culprits.len() - SHOWN));
+    }
+    text
+}
+
+fn names(formats: &[FormatId]) -> String {
+    formats.iter().map(FormatId::to_string).collect::<Vec<_>>().join(", ")
+}

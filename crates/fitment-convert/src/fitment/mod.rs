@@ -1,0 +1,95 @@
+//! Fitment files themselves: read, bound to a base, and repaired where only the canonical form was lost.
+//!
+//! | file | what |
+//! |---|---|
+//! | `NAME.fitment.safetensors` | everything; recognised by the key `fitment` in its metadata, never by its name |
+//!
+//! Tools that re-save safetensors keep manifest and tensors but not their order, padding or spelling: such a file is
+//! read, with the departures as findings. What the manifest says is never mended.
+
+mod owned;
+
+use crate::bind::bind;
+use crate::error::Error;
+use crate::files::{Content, Files, OutputFile};
+use crate::read::{Converted, ReadOptions};
+use crate::write::{WriteOptions, Written};
+use fitment_core::container::{read_foreign, write_container};
+use fitment_core::json::{parse, to_canonical};
+use fitment_core::tensor::Tensor;
+use fitment_core::{Adapter, Depth, Finding, Severity, check, encode_checked, is_fitment, read_checked};
+use std::collections::BTreeMap;
+
+/// The name of an output file that the user did not name.
+const FILE_NAME: &str = "adapter.fitment.safetensors";
+
+/// Whether one of the files, and only one, is a Fitment file.
+pub(crate) fn detect(files: &Files<'_>) -> bool {
+    the_file(files).is_some()
+}
+
+fn the_file<'a>(files: &Files<'a>) -> Option<&'a [u8]> {
+    let mut found = files.iter().map(|(_, bytes)| bytes).filter(|b| is_fitment(b, b.len() as u64));
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
+
+/// Reads a Fitment file; with a base, binds it.
+///
+/// # Errors
+/// [`Error::Core`] when the file breaks a rule that re-saving cannot have broken; [`Error::Mismatch`] and
+/// [`Error::Unmapped`] when the base is not the one of the file.
+pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
+    let single = files.iter().next().map(|(_, bytes)| bytes).filter(|_| files.len() == 1);
+    let Some(bytes) = the_file(files).or(single) else {
+        return Err(Error::NotDetected { looked_for: "one Fitment file".to_owned() });
+    };
+    let (mut adapter, findings) = read_or_repair(bytes)?;
+    if let Some(name) = options.base_name {
+        adapter.base.name = Some(name.to_owned());
+    }
+    if let Some(base) = options.base {
+        bind(&mut adapter, base)?;
+    }
+    Ok(Converted { adapter, losses: Vec::new(), findings })
+}
+
+fn read_or_repair(bytes: &[u8]) -> Result<(Adapter<'_>, Vec<Finding>), Error> {
+    let report = check(bytes, Depth::Structure);
+    let findings = report.findings.clone();
+    let error = match read_checked(bytes, report) {
+        Ok(adapter) => return Ok((adapter, findings)),
+        Err(error) => error,
+    };
+    let Some(repaired) = canonical_again(bytes) else { return Err(error.into()) };
+    let Ok(adapter) = fitment_core::read(&repaired) else { return Err(error.into()) };
+    let bent = |finding: Finding| Finding { severity: Severity::Warning, ..finding };
+    Ok((owned::owned(adapter), findings.into_iter().map(bent).collect()))
+}
+
+/// The file with its header and manifest written canonically; `None` when there is no manifest to be found.
+fn canonical_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    let container = read_foreign(bytes).ok()?;
+    let manifest = to_canonical(&parse(container.metadata_text("fitment")?.as_bytes()).ok()?);
+    let mut tensors = Vec::new();
+    for entry in container.entries() {
+        let data = bytes.get(container.data_range(entry))?;
+        tensors.push((entry.name.clone(), Tensor::borrowed(entry.dtype, entry.shape.clone(), data).ok()?));
+    }
+    let metadata = BTreeMap::from([("fitment".to_owned(), manifest)]);
+    let mut repaired = Vec::new();
+    write_container(&metadata, tensors.iter().map(|(name, tensor)| (name.clone(), tensor)), &mut repaired).ok()?;
+    Some(repaired)
+}
+
+/// Lays an adapter out as a Fitment file. Never loses anything.
+///
+/// # Errors
+/// [`Error::Core`] when the adapter breaks a rule of the format.
+pub(crate) fn write<'a>(adapter: &Adapter<'a>, _options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+    let encoded = encode_checked(adapter)?;
+    let metadata = BTreeMap::from([("fitment".to_owned(), encoded.text())]);
+    let content = Content::Container { metadata, tensors: encoded.tensors.into_iter().collect() };
+    let files = vec![OutputFile { path: FILE_NAME.to_owned(), content }];
+    Ok(Written { files, losses: Vec::new() })
+}

@@ -1,0 +1,138 @@
+use crate::error::Error;
+use crate::files::Files;
+use crate::read::{Converted, ReadOptions};
+use crate::write::{WriteOptions, Written};
+use crate::{fitment, peft};
+use fitment_core::Adapter;
+use std::fmt;
+use std::str::FromStr;
+
+/// A format: its id is the tool's lower-case name, the value of `--from` and `--to`, and the name of its folder here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FormatId {
+    /// The format of this project.
+    Fitment,
+    /// Hugging Face PEFT.
+    Peft,
+}
+
+/// One line of the table of formats.
+pub struct Format {
+    /// Its id.
+    pub id: FormatId,
+    /// The id as text.
+    pub name: &'static str,
+    /// What it is called.
+    pub title: &'static str,
+    /// What of it is converted.
+    pub what: &'static str,
+    /// How it is recognised.
+    pub looked_for: &'static str,
+    /// Whether files are of this format.
+    pub detect: fn(&Files<'_>) -> bool,
+    /// Its reader.
+    pub read: Option<Reader>,
+    /// Its writer.
+    pub write: Option<Writer>,
+}
+
+/// The reader of a format.
+pub type Reader = for<'a> fn(&Files<'a>, &ReadOptions<'_>) -> Result<Converted<'a>, Error>;
+
+/// The writer of a format.
+pub type Writer = for<'a> fn(&Adapter<'a>, &WriteOptions<'_>) -> Result<Written<'a>, Error>;
+
+/// Every format. The support table of the README and the help of the command line are made from it.
+pub const FORMATS: &[Format] = &[
+    Format {
+        id: FormatId::Fitment,
+        name: "fitment",
+        title: "Fitment",
+        what: "everything",
+        looked_for: "a safetensors file whose metadata hold a manifest",
+        detect: fitment::detect,
+        read: Some(fitment::read),
+        write: Some(fitment::write),
+    },
+    Format {
+        id: FormatId::Peft,
+        name: "peft",
+        title: "Hugging Face PEFT",
+        what: "LoRA, rsLoRA and DoRA on linear, Conv1D, convolution, embedding and attention modules; saved modules, biases, token rows",
+        looked_for: "adapter_config.json beside adapter_model.safetensors",
+        detect: peft::detect,
+        read: Some(peft::read),
+        write: None,
+    },
+];
+
+impl FormatId {
+    /// The line of the table.
+    pub fn format(self) -> &'static Format {
+        FORMATS.iter().find(|format| format.id == self).expect("every id has its line, as a test shows")
+    }
+}
+
+impl fmt::Display for FormatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.format().name)
+    }
+}
+
+/// A text that names no format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no format {name:?}; there are {}", known())]
+pub struct NoSuchFormat {
+    /// The text.
+    pub name: String,
+}
+
+fn known() -> String {
+    FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ")
+}
+
+impl FromStr for FormatId {
+    type Err = NoSuchFormat;
+
+    fn from_str(name: &str) -> Result<Self, NoSuchFormat> {
+        let found = FORMATS.iter().find(|format| format.name == name);
+        found.map(|format| format.id).ok_or_else(|| NoSuchFormat { name: name.to_owned() })
+    }
+}
+
+/// The format that files are of.
+///
+/// # Errors
+/// [`Error::NotDetected`] when none fits, [`Error::SeveralFormats`] when more than one does.
+pub fn detect(files: &Files<'_>) -> Result<FormatId, Error> {
+    let fits: Vec<FormatId> =
+        FORMATS.iter().filter(|format| (format.detect)(files)).map(|format| format.id).collect();
+    match fits[..] {
+        [one] => Ok(one),
+        [] => {
+            let looked_for: Vec<&str> = FORMATS.iter().map(|format| format.looked_for).collect();
+            Err(Error::NotDetected { looked_for: looked_for.join("; ") })
+        }
+        _ => Err(Error::SeveralFormats { formats: fits }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, FORMATS, Files, FormatId, detect};
+
+    #[test]
+    fn every_id_has_its_line_and_its_name_reads_back() {
+        for id in [FormatId::Fitment, FormatId::Peft] {
+            assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
+        }
+        assert_eq!(FORMATS.len(), 2);
+        assert_eq!("pft".parse::<FormatId>().unwrap_err().to_string(), "no format \"pft\"; there are fitment, peft");
+    }
+
+    #[test]
+    fn unknown_files_are_not_detected() {
+        let files: Files<'_> = [("notes.txt", &b"hello"[..])].into_iter().collect();
+        assert!(matches!(detect(&files), Err(Error::NotDetected { .. })));
+    }
+}

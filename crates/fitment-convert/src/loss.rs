@@ -1,0 +1,162 @@
+use std::fmt;
+
+/// What a conversion dropped or took for granted. Closed on purpose: nothing else is ever lost or assumed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Loss {
+    /// A file of the folder is not carried along.
+    FileLeft {
+        /// Its path.
+        path: String,
+    },
+    /// A tokenizer with tokens that the base's vocabulary lacks is not carried along.
+    TokenizerLeft {
+        /// Its path.
+        path: String,
+        /// The first token beyond the base's vocabulary.
+        token: String,
+    },
+    /// Another adapter of the same folder is not converted.
+    AdapterLeft {
+        /// Its sub-folder; empty for the one at the root.
+        folder: String,
+    },
+    /// Without a base: names and shapes of the targets are expectations, checked when the adapter is applied.
+    Unbound {
+        /// How many targets.
+        targets: usize,
+    },
+    /// The adapter calls its modules otherwise than the base on disk. Every target was found in the base.
+    Renamed {
+        /// Prefix, or family of names, in the adapter.
+        from: String,
+        /// What the base has instead.
+        to: String,
+        /// How many targets.
+        targets: usize,
+    },
+    /// Square matrices are read as `[out, in]`, as all classes but GPT-2's Conv1D store them.
+    AssumedLinear {
+        /// The first of them.
+        target: String,
+        /// How many.
+        targets: usize,
+    },
+    /// Without a base: a saved head is taken for new to the base.
+    AssumedNew {
+        /// The tensor.
+        target: String,
+    },
+    /// The file does not say which version wrote it; its keys do, and patterns are read by that version's rule.
+    AssumedVersion {
+        /// The rule, by its range of versions.
+        rule: String,
+    },
+    /// The adapter's class has no language-model head: an edit of the tied embedding changes the head too.
+    AssumedHeadless {
+        /// The embedding.
+        target: String,
+    },
+    /// The written format cannot hold an edit, which is left out.
+    NotHeld {
+        /// The edit's target, or the config key.
+        target: String,
+        /// The edit's kind.
+        kind: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A rank was padded with zeros, since no alpha gives the exact scale at the rank it had.
+    RankPadded {
+        /// The target.
+        target: String,
+        /// The rank it had.
+        from: u64,
+        /// The rank that is written.
+        to: u64,
+    },
+    /// The carried config no longer says what the adapter does; a new one is written.
+    ConfigRemade {
+        /// What differs.
+        reason: String,
+    },
+    /// Facts that the written format has no place for and that do not change the function.
+    FactsLeft {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+impl Loss {
+    /// Whether the result computes something else than the input; such a loss needs the user's leave.
+    pub fn changes_function(&self) -> bool {
+        match self {
+            Loss::TokenizerLeft { .. } | Loss::NotHeld { .. } => true,
+            Loss::FileLeft { .. }
+            | Loss::AdapterLeft { .. }
+            | Loss::Unbound { .. }
+            | Loss::Renamed { .. }
+            | Loss::AssumedLinear { .. }
+            | Loss::AssumedNew { .. }
+            | Loss::AssumedVersion { .. }
+            | Loss::AssumedHeadless { .. }
+            | Loss::RankPadded { .. }
+            | Loss::ConfigRemade { .. }
+            | Loss::FactsLeft { .. } => false,
+        }
+    }
+
+    /// Its name in JSON: stable.
+    pub fn id(&self) -> &'static str {
+        match self {
+            Loss::FileLeft { .. } => "file_left",
+            Loss::TokenizerLeft { .. } => "tokenizer_left",
+            Loss::AdapterLeft { .. } => "adapter_left",
+            Loss::Unbound { .. } => "unbound",
+            Loss::Renamed { .. } => "renamed",
+            Loss::AssumedLinear { .. } => "assumed_linear",
+            Loss::AssumedNew { .. } => "assumed_new",
+            Loss::AssumedVersion { .. } => "assumed_version",
+            Loss::AssumedHeadless { .. } => "assumed_headless",
+            Loss::NotHeld { .. } => "not_held",
+            Loss::RankPadded { .. } => "rank_padded",
+            Loss::ConfigRemade { .. } => "config_remade",
+            Loss::FactsLeft { .. } => "facts_left",
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::FileLeft { path } => write!(f, "{path} is left out (--keep-files carries it)"),
+            Loss::TokenizerLeft { path, token } => {
+                write!(f, "{path} is left out, with the token {token:?} that the base lacks (--keep-files carries it)")
+            }
+            Loss::AdapterLeft { folder } if folder.is_empty() => f.write_str("the adapter at the root is left out"),
+            Loss::AdapterLeft { folder } => write!(f, "the adapter in {folder} is left out"),
+            Loss::Unbound { targets } => {
+                write!(f, "assumed, for want of a base: names and shapes of {targets} targets (checked at apply)")
+            }
+            Loss::Renamed { from, to, targets } => {
+                write!(f, "assumed: {from} of the adapter is {to} of the base ({targets} targets, all found)")
+            }
+            Loss::AssumedLinear { target, targets } => {
+                write!(f, "assumed: {target} is stored as [out, in]")?;
+                if *targets > 1 { write!(f, " (so are {} more)", targets - 1) } else { Ok(()) }
+            }
+            Loss::AssumedNew { target } => write!(f, "assumed: the base has no {target} (checked at apply)"),
+            Loss::AssumedVersion { rule } => {
+                write!(f, "assumed from the keys of the config: patterns by the rule of {rule}")
+            }
+            Loss::AssumedHeadless { target } => {
+                write!(f, "assumed: the model of the adapter has no head, so the tied {target} is changed in all its uses")
+            }
+            Loss::NotHeld { target, kind, reason } => write!(f, "{kind} of {target} is left out: {reason}"),
+            Loss::RankPadded { target, from, to } => {
+                write!(f, "{target}: rank {from} padded with zeros to {to}, for an exact scale")
+            }
+            Loss::ConfigRemade { reason } => write!(f, "the config is made anew: {reason}"),
+            Loss::FactsLeft { what } => write!(f, "{what} is left out"),
+        }
+    }
+}

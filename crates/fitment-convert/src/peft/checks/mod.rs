@@ -1,0 +1,9 @@
+//! The rules about tensors and config, each collected, none stopping another.
+
+mod flags;
+mod selection;
+mod tensors;
+
+pub(super) use flags::check_flags;
+pub(super) use selection::{check_selection, saves};
+pub(super) use tensors::check_tensors;

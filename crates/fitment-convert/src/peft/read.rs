@@ -1,0 +1,272 @@
+//! From a looked-through folder to the model.
+
+use super::config::Config;
+use super::folder::Folder;
+use super::inspect::{Inspection, inspect};
+use super::names::resolve;
+use super::orientation;
+use super::placed::{Ground, Place, Placed};
+use super::units::{self, Change, LoraKind, Unit, wants};
+use super::{leftovers, unbound};
+use crate::bind::bind;
+use crate::error::{Clash, Error};
+use crate::files::Files;
+use crate::loss::Loss;
+use crate::read::{Converted, ReadOptions};
+use crate::tying::is_vocabulary_module;
+use fitment_core::Adapter;
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::model::{
+    Add, Base, BaseTensor, ConfigEdit, ConfigValue, Edit, KeptTensor, Lora, LoraForm, Magnitude, NormOf, Origin, Set,
+    SetDtype, Source, Target, TensorName,
+};
+use fitment_core::tensor::Shape;
+use serde_json::Map;
+use std::collections::BTreeMap;
+
+/// Reads a PEFT adapter.
+///
+/// # Errors
+/// [`Error::Malformed`] for contradictions, [`Error::Unsupported`] for methods and variants that are refused by name,
+/// [`Error::Ambiguous`] where only a base can tell, [`Error::Unmapped`] and [`Error::Mismatch`] where the base does not fit.
+pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
+    let inspection = inspect(files, options.adapter_name)?;
+    let config = inspection.sound()?;
+    let (units, kept) = units::of(&inspection, config);
+    let mut reading = Reading { config, edits: Vec::new(), kept, losses: Vec::new(), base: Base::default() };
+    if let Some(rule) = inspection.assumed_rule {
+        reading.losses.push(Loss::AssumedVersion { rule: rule.to_string() });
+    }
+    match options.base {
+        Some(base) => reading.on_base(units, base)?,
+        None => reading.without_base(units)?,
+    }
+    reading.finish(files, &inspection, options)
+}
+
+struct Reading<'c, 'a> {
+    config: &'c Config,
+    edits: Vec<(SortKey, Edit<'a>)>,
+    kept: Vec<KeptTensor<'a>>,
+    losses: Vec<Loss>,
+    base: Base,
+}
+
+/// Target on disk, order of the change, key in the file: edits of one target stand in the order in which they apply.
+type SortKey = (String, u8, String);
+
+impl<'a> Reading<'_, 'a> {
+    fn on_base(&mut self, units: Vec<Unit<'a>>, base: &dyn Checkpoint) -> Result<(), Error> {
+        let names = resolve(&wants(&units), base)?;
+        let mut ground = Ground { config: self.config, base, names };
+        self.note_renames(&units, &ground);
+        ground.check_stored(&units)?;
+        let units = ground.drop_copies(units, &mut self.kept)?;
+        let vocabulary = self.resized_vocabulary(&units, &ground)?;
+        let placed = ground.place(units, &mut self.kept)?;
+        for target in &placed.headless {
+            self.losses.push(Loss::AssumedHeadless { target: target.clone() });
+        }
+        let rows = rows_behind_wholes(&placed);
+        for (unit, places) in &placed.units {
+            let transposed = is_transposed(unit, &ground, &rows)?;
+            self.emit(unit, places, transposed)?;
+        }
+        let names = |uses: &Vec<String>| uses.iter().map(TensorName::new).collect::<Result<Vec<_>, _>>();
+        for (disk, uses) in &placed.tied {
+            self.base.tied.insert(TensorName::new(disk)?, names(uses)?);
+        }
+        if placed.unties {
+            self.config_edit(ConfigValue::TieWordEmbeddings(false));
+        }
+        if let Some(size) = vocabulary {
+            self.config_edit(ConfigValue::VocabSize(size));
+        }
+        Ok(())
+    }
+
+    fn without_base(&mut self, units: Vec<Unit<'a>>) -> Result<(), Error> {
+        let expected = unbound::expect(units, self.config)?;
+        for (unit, places) in &expected.placed.units {
+            let transposed = expected.transposed.get(&unit.name).copied().unwrap_or(false);
+            self.emit(unit, places, transposed)?;
+        }
+        self.losses.extend(expected.losses);
+        let tensor = |(name, shape): (&String, &Option<Shape>)| -> Result<BaseTensor, Error> {
+            Ok(BaseTensor {
+                component: None,
+                name: TensorName::new(name)?,
+                experts: None,
+                dtype: None,
+                shape: shape.clone(),
+                digests: Vec::new(),
+                extra: Map::new(),
+            })
+        };
+        self.base.tensors = expected.shapes.iter().map(tensor).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn note_renames(&mut self, units: &[Unit<'a>], ground: &Ground<'_>) {
+        let moved = |unit: &&Unit<'a>| ground.names.on_disk(&unit.name).is_some_and(|disk| disk != unit.name);
+        let targets = units.iter().filter(moved).count();
+        let Some(first) = units.iter().find(moved) else { return };
+        let to = ground.names.on_disk(&first.name).unwrap_or_default().to_owned();
+        self.losses.push(Loss::Renamed { from: first.name.clone(), to, targets });
+    }
+
+    /// The new `vocab_size`, when an embedding or head with another number of rows replaces the base's.
+    fn resized_vocabulary(&self, units: &[Unit<'a>], ground: &Ground<'_>) -> Result<Option<u64>, Error> {
+        let resized = units.iter().find_map(|unit| {
+            let Change::Whole { value, .. } = &unit.change else { return None };
+            let (_, info) = ground.source(&unit.name).filter(|_| is_vocabulary_module(&unit.module))?;
+            let rows = *value.dims().first()?;
+            (info.shape.dims().first() != Some(&rows)).then_some((unit, rows))
+        });
+        let (Some((unit, rows)), Some(config)) = (resized, ground.base.config()) else { return Ok(None) };
+        if config.contains_key("vocab_size") {
+            return Ok(Some(rows));
+        }
+        if leftovers::vocabulary_size(ground.base).is_none() {
+            return Ok(None);
+        }
+        Err(Error::Unsupported {
+            what: unit.name.clone(),
+            reason: "it resizes the vocabulary of a nested model, whose config this version does not edit".to_owned(),
+            hint: "resize the base with transformers first, and use that as --base".to_owned(),
+        })
+    }
+
+    fn config_edit(&mut self, value: ConfigValue) {
+        // Behind every target: no tensor name sorts after it.
+        let key = (char::MAX.to_string(), 0, value.key().to_owned());
+        self.edits.push((key, Edit::Config(ConfigEdit { component: None, value, origin: Origin::default() })));
+    }
+
+    fn emit(&mut self, unit: &Unit<'a>, places: &[Place], transposed: bool) -> Result<(), Error> {
+        for place in places {
+            let key = unit.origin.keys.values().next().cloned().unwrap_or_default();
+            let edit = edit(unit, place, transposed)?;
+            self.edits.push(((place.disk.clone(), unit.change.order(), key), edit));
+        }
+        Ok(())
+    }
+
+    fn finish(
+        mut self,
+        files: &Files<'a>,
+        inspection: &Inspection<'a>,
+        options: &ReadOptions<'_>,
+    ) -> Result<Converted<'a>, Error> {
+        let config = self.config;
+        self.edits.sort_by(|a, b| a.0.cmp(&b.0));
+        self.kept.sort_by(|a, b| a.key.cmp(&b.key));
+        self.base.name = options.base_name.map(str::to_owned).or(config.base_name.clone());
+        self.base.revision = config.revision.clone();
+        self.base.architecture = config.model_class.clone();
+        let carried = leftovers::carry(files, &inspection.folder, options.keep_files, options.base);
+        self.losses.extend(carried.losses);
+        let source = Source { files: carried.files, ..source(config, &inspection.folder, self.kept) };
+        let mut adapter = Adapter {
+            base: self.base,
+            edits: self.edits.into_iter().map(|(_, edit)| edit).collect(),
+            source: Some(source),
+            ..Adapter::default()
+        };
+        if let Some(base) = options.base {
+            bind(&mut adapter, base)?;
+        }
+        Ok(Converted { adapter, losses: self.losses, findings: inspection.findings.clone() })
+    }
+}
+
+fn source<'a>(config: &Config, folder: &Folder<'a>, kept: Vec<KeptTensor<'a>>) -> Source<'a> {
+    Source {
+        format: "peft".to_owned(),
+        version: config.version_text.clone(),
+        files: Vec::new(),
+        kept,
+        metadata: folder.metadata.clone(),
+        extra: Map::new(),
+    }
+}
+
+/// The shapes that whole values give their tensors, by name in the class.
+fn rows_behind_wholes(placed: &Placed<'_>) -> BTreeMap<String, Vec<u64>> {
+    let whole = |unit: &Unit<'_>| match &unit.change {
+        Change::Whole { value, .. } => Some((unit.name.clone(), value.dims().to_vec())),
+        Change::Lora { .. } | Change::Add { .. } | Change::Rows { .. } => None,
+    };
+    placed.units.iter().filter_map(|(unit, _)| whole(unit)).collect()
+}
+
+/// Whether a linear unit's tensor is stored `[in, out]`. Shape decides, and for square ones what the base's config says.
+fn is_transposed(unit: &Unit<'_>, ground: &Ground<'_>, wholes: &BTreeMap<String, Vec<u64>>) -> Result<bool, Error> {
+    let Change::Lora { kind: LoraKind::Linear, up, down, .. } = &unit.change else { return Ok(false) };
+    let (out, input) = (up.dims().first().copied(), down.dims().get(1).copied());
+    let Some((disk, info)) = ground.source(&unit.name) else { return Ok(false) };
+    let dims = wholes.get(&unit.name).map_or(info.shape.dims(), Vec::as_slice);
+    let straight = dims.first().copied() == out && dims.get(1).copied() == input;
+    if !straight {
+        let turned = dims.first().copied() == input && dims.get(1).copied() == out;
+        let clash = || Clash {
+            target: disk.to_owned(),
+            expected: format!("[{}, {}]", out.unwrap_or(0), input.unwrap_or(0)),
+            found: format!("{dims:?}"),
+        };
+        return if turned { Ok(true) } else { Err(Error::Mismatch { culprits: vec![clash()] }) };
+    }
+    if out != input {
+        return Ok(false);
+    }
+    let decided = orientation::is_transposed(&unit.module, ground.config.fan_in_fan_out, ground.base);
+    decided.ok_or_else(|| Error::Ambiguous {
+        what: disk.to_owned(),
+        reason: "a square matrix of what may be GPT-2's Conv1D, and the base has no config.json that says so".to_owned(),
+        hint: "give the base as a folder with its config.json".to_owned(),
+    })
+}
+
+fn edit<'a>(unit: &Unit<'a>, place: &Place, transposed: bool) -> Result<Edit<'a>, Error> {
+    let uses = place.uses.iter().map(TensorName::new).collect::<Result<_, _>>()?;
+    let target = Target { uses, ..Target::whole(TensorName::new(&place.disk)?) };
+    let origin = unit.origin.clone();
+    Ok(match &unit.change {
+        Change::Lora { kind, up, down, magnitude, scale } => Edit::Lora(Lora {
+            target,
+            form: if *kind == LoraKind::Conv { LoraForm::Conv } else { LoraForm::Matrix },
+            transposed,
+            scale: *scale,
+            up: up.clone(),
+            down: down.clone(),
+            mid: None,
+            magnitude: magnitude.as_ref().map(|value| Magnitude {
+                value: value.clone(),
+                // PEFT keeps outputs, and of embeddings the dimensions.
+                axis: if *kind == LoraKind::Embedding { 1 } else { 0 },
+                norm_of: NormOf::Merged,
+                eps: 0.0,
+            }),
+            origin,
+        }),
+        Change::Add { value, scale } => {
+            Edit::Add(Add { target, scale: *scale, value: value.clone(), exceptions: None, origin })
+        }
+        Change::Whole { value, .. } => Edit::Set(Set {
+            target,
+            dtype: if place.create { SetDtype::Stored } else { SetDtype::Base },
+            create: place.create,
+            value: value.clone(),
+            rows: None,
+            origin,
+        }),
+        Change::Rows { value, rows, .. } => Edit::Set(Set {
+            target,
+            dtype: SetDtype::Base,
+            create: false,
+            value: value.clone(),
+            rows: Some(rows.clone()),
+            origin,
+        }),
+    })
+}

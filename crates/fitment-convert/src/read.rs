@@ -1,0 +1,58 @@
+use crate::error::Error;
+use crate::files::Files;
+use crate::formats::{self, FormatId};
+use crate::loss::Loss;
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::{Adapter, Finding};
+use std::fmt;
+
+/// What a caller knows beside the files.
+#[derive(Clone, Copy, Default)]
+pub struct ReadOptions<'o> {
+    /// The format; detected when absent.
+    pub from: Option<FormatId>,
+    /// The base that the adapter was made for: decides names, orientation and tying, and binds the result.
+    pub base: Option<&'o dyn Checkpoint>,
+    /// The name to record for the base, instead of the one in the files.
+    pub base_name: Option<&'o str>,
+    /// Carry every other file of the folder along.
+    pub keep_files: bool,
+    /// Which adapter of a folder that holds several: the name of its sub-folder, `default` for the root.
+    pub adapter_name: Option<&'o str>,
+}
+
+impl fmt::Debug for ReadOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadOptions")
+            .field("from", &self.from)
+            .field("base", &self.base.map(|base| base.tensors().len()))
+            .field("base_name", &self.base_name)
+            .field("keep_files", &self.keep_files)
+            .field("adapter_name", &self.adapter_name)
+            .finish()
+    }
+}
+
+/// An adapter that was read.
+#[derive(Clone, Debug)]
+pub struct Converted<'a> {
+    /// The adapter.
+    pub adapter: Adapter<'a>,
+    /// What was dropped or assumed.
+    pub losses: Vec<Loss>,
+    /// What its files bend without breaking: warnings and notes.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads an adapter of any known format. Tensors borrow from the files.
+///
+/// # Errors
+/// [`Error`].
+pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
+    let id = match options.from {
+        Some(id) => id,
+        None => formats::detect(files)?,
+    };
+    let reader = id.format().read.ok_or(Error::NoSuchWay { format: id, verb: "read" })?;
+    reader(files, options)
+}
