@@ -88,6 +88,11 @@ impl<'a> Tensor<'a> {
         self.bytes.as_slice()
     }
 
+    /// The bytes with what keeps them alive: cloning them copies nothing.
+    pub fn data(&self) -> &Bytes<'a> {
+        &self.bytes
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.elements()
