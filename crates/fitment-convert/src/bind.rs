@@ -3,9 +3,7 @@
 use crate::error::{Clash, Error, Unmapped};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::identity::{hex, sha256};
-use fitment_core::model::{
-    Adapter, AxisSlice, BaseTensor, Digest, Edit, Lora, LoraForm, Target, TensorName,
-};
+use fitment_core::model::{Adapter, AxisSlice, BaseTensor, Digest, Edit, Lora, LoraForm, Target, TensorName};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,10 +91,10 @@ fn check_states(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
     let mut clashes = Vec::new();
     for edit in &adapter.edits {
         let Some(target) = edit.target() else { continue };
-        let Some(info) = target.base_names().next().and_then(|name| base.tensors().get(&name)) else { continue };
-        let state = states
-            .entry((key(target), &target.uses))
-            .or_insert_with(|| info.shape.dims().to_vec());
+        let Some(info) = target.base_names().next().and_then(|name| base.tensors().get(&name)) else {
+            continue;
+        };
+        let state = states.entry((key(target), &target.uses)).or_insert_with(|| info.shape.dims().to_vec());
         if let Err(expected) = advance(edit, state) {
             let found = describe(info);
             clashes.push(Clash { target: target.label(), expected, found });
@@ -118,7 +116,11 @@ fn advance(edit: &Edit<'_>, state: &mut Vec<u64>) -> Result<(), String> {
         Edit::Lora(lora) => {
             let delta = delta(lora);
             let wanted = viewed(lora, &sliced);
-            if delta == wanted { Ok(()) } else { Err(format!("{delta:?}{}", if lora.transposed { " transposed" } else { "" })) }
+            if delta == wanted {
+                Ok(())
+            } else {
+                Err(format!("{delta:?}{}", if lora.transposed { " transposed" } else { "" }))
+            }
         }
         Edit::Add(add) => {
             let dims = own(add.value.dims());
@@ -159,7 +161,9 @@ fn delta(lora: &Lora<'_>) -> Vec<u64> {
     match (lora.form, up, down) {
         (LoraForm::Matrix, [out, _], [_, input]) => vec![*out, *input],
         (LoraForm::Stacked, [experts, out, _], [_, _, input]) => vec![*experts, *out, *input],
-        (LoraForm::Conv, [out, ..], [_, input, ..]) => [&[*out, *input], kernel.get(2..).unwrap_or_default()].concat(),
+        (LoraForm::Conv, [out, ..], [_, input, ..]) => {
+            [&[*out, *input], kernel.get(2..).unwrap_or_default()].concat()
+        }
         _ => Vec::new(),
     }
 }
@@ -206,9 +210,15 @@ fn record(adapter: &Adapter<'_>, target: &Target, base: &dyn Checkpoint) -> Resu
 }
 
 /// Hashes every tensor of the entries; refuses digests that the adapter recorded otherwise.
-fn digested(mut tensors: Vec<BaseTensor>, adapter: &Adapter<'_>, base: &dyn Checkpoint) -> Result<Vec<BaseTensor>, Error> {
-    let target = |tensor: &BaseTensor| Target { experts: tensor.experts, ..Target::whole(tensor.name.clone()) };
-    let names: Vec<Vec<String>> = tensors.iter().map(|tensor| target(tensor).base_names().collect()).collect();
+fn digested(
+    mut tensors: Vec<BaseTensor>,
+    adapter: &Adapter<'_>,
+    base: &dyn Checkpoint,
+) -> Result<Vec<BaseTensor>, Error> {
+    let target =
+        |tensor: &BaseTensor| Target { experts: tensor.experts, ..Target::whole(tensor.name.clone()) };
+    let names: Vec<Vec<String>> =
+        tensors.iter().map(|tensor| target(tensor).base_names().collect()).collect();
     let flat: Vec<&String> = names.iter().flatten().collect();
     let mut digests = hash_all(&flat, base)?.into_iter();
     let mut clashes = Vec::new();
@@ -217,7 +227,8 @@ fn digested(mut tensors: Vec<BaseTensor>, adapter: &Adapter<'_>, base: &dyn Chec
         for (name, digest) in names.iter().zip(&tensor.digests) {
             let recorded = adapter.base.find(None, name).and_then(|(known, row)| known.digests.get(row));
             if let Some(recorded) = recorded.filter(|recorded| *recorded != digest) {
-                let (expected, found) = (format!("SHA-256 {}", hex(recorded)), format!("SHA-256 {}", hex(digest)));
+                let (expected, found) =
+                    (format!("SHA-256 {}", hex(recorded)), format!("SHA-256 {}", hex(digest)));
                 clashes.push(Clash { target: name.clone(), expected, found });
             }
         }

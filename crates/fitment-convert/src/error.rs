@@ -99,7 +99,8 @@ impl Error {
             Error::Unsupported { hint, .. } | Error::Ambiguous { hint, .. } => Some(hint.clone()),
             Error::SeveralFormats { formats } => Some(format!("name one with --from: {}", names(formats))),
             Error::Unmapped { .. } => Some(
-                "the adapter was made for another model, or for another class of this one: check --base".to_owned(),
+                "the adapter was made for another model, or for another class of this one: check --base"
+                    .to_owned(),
             ),
             Error::Mismatch { .. } => Some("the adapter was made for another base: check --base".to_owned()),
             Error::NotDetected { .. } => Some("name the format with --from".to_owned()),

@@ -80,9 +80,9 @@ impl OutputFile<'_> {
     /// [`Error::Core`] when the sink fails, or when a container names a tensor twice.
     pub fn write_to(&self, out: &mut dyn Write) -> Result<(), Error> {
         match &self.content {
-            Content::Bytes(bytes) => out
-                .write_all(bytes.as_slice())
-                .map_err(|source| fitment_core::Error::Write { source }.into()),
+            Content::Bytes(bytes) => {
+                out.write_all(bytes.as_slice()).map_err(|source| fitment_core::Error::Write { source }.into())
+            }
             Content::Container { metadata, tensors } => {
                 let items = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
                 Ok(write_container(metadata, items, out)?)

@@ -62,7 +62,7 @@ pub const FORMATS: &[Format] = &[
         looked_for: "adapter_config.json beside adapter_model.safetensors",
         detect: peft::detect,
         read: Some(peft::read),
-        write: None,
+        write: Some(peft::write),
     },
 ];
 
@@ -127,7 +127,10 @@ mod tests {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
         assert_eq!(FORMATS.len(), 2);
-        assert_eq!("pft".parse::<FormatId>().unwrap_err().to_string(), "no format \"pft\"; there are fitment, peft");
+        assert_eq!(
+            "pft".parse::<FormatId>().unwrap_err().to_string(),
+            "no format \"pft\"; there are fitment, peft"
+        );
     }
 
     #[test]

@@ -130,12 +130,20 @@ impl fmt::Display for Loss {
         match self {
             Loss::FileLeft { path } => write!(f, "{path} is left out (--keep-files carries it)"),
             Loss::TokenizerLeft { path, token } => {
-                write!(f, "{path} is left out, with the token {token:?} that the base lacks (--keep-files carries it)")
+                write!(
+                    f,
+                    "{path} is left out, with the token {token:?} that the base lacks (--keep-files carries it)"
+                )
             }
-            Loss::AdapterLeft { folder } if folder.is_empty() => f.write_str("the adapter at the root is left out"),
+            Loss::AdapterLeft { folder } if folder.is_empty() => {
+                f.write_str("the adapter at the root is left out")
+            }
             Loss::AdapterLeft { folder } => write!(f, "the adapter in {folder} is left out"),
             Loss::Unbound { targets } => {
-                write!(f, "assumed, for want of a base: names and shapes of {targets} targets (checked at apply)")
+                write!(
+                    f,
+                    "assumed, for want of a base: names and shapes of {targets} targets (checked at apply)"
+                )
             }
             Loss::Renamed { from, to, targets } => {
                 write!(f, "assumed: {from} of the adapter is {to} of the base ({targets} targets, all found)")
@@ -149,7 +157,10 @@ impl fmt::Display for Loss {
                 write!(f, "assumed from the keys of the config: patterns by the rule of {rule}")
             }
             Loss::AssumedHeadless { target } => {
-                write!(f, "assumed: the model of the adapter has no head, so the tied {target} is changed in all its uses")
+                write!(
+                    f,
+                    "assumed: the model of the adapter has no head, so the tied {target} is changed in all its uses"
+                )
             }
             Loss::NotHeld { target, kind, reason } => write!(f, "{kind} of {target} is left out: {reason}"),
             Loss::RankPadded { target, from, to } => {

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Embedding and the other uses of it, as transformers' classes tie them (`_tied_weights_keys`, 5.23). Rows that name more
 /// come first; a tensor belongs to one row.
 const TIED: &[Row] = &[
-    row("model.shared.weight", &["lm_head.weight", "model.decoder.embed_tokens.weight", "model.encoder.embed_tokens.weight"]),
+    row(
+        "model.shared.weight",
+        &["lm_head.weight", "model.decoder.embed_tokens.weight", "model.encoder.embed_tokens.weight"],
+    ),
     row("shared.weight", &["decoder.embed_tokens.weight", "encoder.embed_tokens.weight", "lm_head.weight"]),
     row("model.language_model.embed_tokens.weight", &["lm_head.weight"]),
     row("model.text_model.embed_tokens.weight", &["lm_head.weight"]),
@@ -34,8 +37,21 @@ const FLAG_SCALES_LOGITS: &[&str] =
 
 /// Last parts of the names of modules that read or write the vocabulary.
 const VOCABULARY_MODULES: &[&str] = &[
-    "embed_tokens", "wte", "word_embeddings", "shared", "embed_in", "tok_embeddings", "tokens_embed", "embeddings",
-    "lm_head", "embed_out", "output_projection", "proj_out", "decoder", "vocab_projector", "generator_lm_head",
+    "embed_tokens",
+    "wte",
+    "word_embeddings",
+    "shared",
+    "embed_in",
+    "tok_embeddings",
+    "tokens_embed",
+    "embeddings",
+    "lm_head",
+    "embed_out",
+    "output_projection",
+    "proj_out",
+    "decoder",
+    "vocab_projector",
+    "generator_lm_head",
 ];
 
 #[derive(Clone, Copy)]

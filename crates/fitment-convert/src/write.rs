@@ -32,7 +32,11 @@ pub struct Written<'a> {
 ///
 /// # Errors
 /// [`Error`].
-pub fn write<'a>(adapter: &Adapter<'a>, to: FormatId, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+pub fn write<'a>(
+    adapter: &Adapter<'a>,
+    to: FormatId,
+    options: &WriteOptions<'_>,
+) -> Result<Written<'a>, Error> {
     let writer = to.format().write.ok_or(Error::NoSuchWay { format: to, verb: "written" })?;
     writer(adapter, options)
 }

@@ -78,7 +78,8 @@ fn canonical_again(bytes: &[u8]) -> Option<Vec<u8>> {
     }
     let metadata = BTreeMap::from([("fitment".to_owned(), manifest)]);
     let mut repaired = Vec::new();
-    write_container(&metadata, tensors.iter().map(|(name, tensor)| (name.clone(), tensor)), &mut repaired).ok()?;
+    write_container(&metadata, tensors.iter().map(|(name, tensor)| (name.clone(), tensor)), &mut repaired)
+        .ok()?;
     Some(repaired)
 }
 

@@ -60,7 +60,13 @@ impl<'a> Module<'a> {
     /// Every entry.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry<'a>> {
         let all = [
-            &self.a, &self.b, &self.bias, &self.embedding_a, &self.embedding_b, &self.magnitude, &self.tokens,
+            &self.a,
+            &self.b,
+            &self.bias,
+            &self.embedding_a,
+            &self.embedding_b,
+            &self.magnitude,
+            &self.tokens,
         ];
         all.into_iter().flatten()
     }
@@ -122,7 +128,8 @@ impl<'a> Sorted<'a> {
             }
             Part::Foreign(what) => {
                 self.refusal.get_or_insert_with(|| {
-                    let reason = "the file holds tensors of another method or variant than plain LoRA and DoRA";
+                    let reason =
+                        "the file holds tensors of another method or variant than plain LoRA and DoRA";
                     Refusal::new(what.clone(), reason, "merge it with PEFT (merge_and_unload)")
                 });
                 return;
@@ -153,7 +160,9 @@ impl<'a> Sorted<'a> {
     }
 
     fn note_spellings(&mut self, bare: &[&str], named: &BTreeMap<String, Vec<&str>>) {
-        let count = |keys: &[&str]| if keys.len() > 1 { format!(" (and {} more)", keys.len() - 1) } else { String::new() };
+        let count = |keys: &[&str]| {
+            if keys.len() > 1 { format!(" (and {} more)", keys.len() - 1) } else { String::new() }
+        };
         if let Some(first) = bare.first() {
             let message = format!("lacks {}{}", keys::PREFIX, count(bare));
             self.findings.push(Finding::new(&rules::P_KEY_PREFIX, *first, message));

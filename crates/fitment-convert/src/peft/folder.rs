@@ -50,13 +50,20 @@ fn adapters(files: &Files<'_>) -> BTreeSet<String> {
         WEIGHTS | INDEX | PICKLE => true,
         _ => false,
     };
-    files.iter().map(|(path, bytes)| (folder(path), bytes)).filter(|((_, name), b)| is_adapter(name, b)).map(|((f, _), _)| f).collect()
+    files
+        .iter()
+        .map(|(path, bytes)| (folder(path), bytes))
+        .filter(|((_, name), b)| is_adapter(name, b))
+        .map(|((f, _), _)| f)
+        .collect()
 }
 
 /// AdapterHub's config has the same name and another schema.
 fn is_peft_config(bytes: &[u8]) -> bool {
     match json::parse(bytes) {
-        Ok(Value::Object(fields)) => fields.contains_key("peft_type") || fields.contains_key("target_modules"),
+        Ok(Value::Object(fields)) => {
+            fields.contains_key("peft_type") || fields.contains_key("target_modules")
+        }
         Ok(_) | Err(_) => false,
     }
 }
@@ -88,7 +95,11 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
     let has_pickle = file(PICKLE).is_some();
     if folder.config.is_none() {
         let message = "no adapter_config.json beside the weights";
-        folder.findings.push(Finding::new(&rules::P_CONFIG_MISSING, format!("{}{CONFIG}", folder.prefix), message));
+        folder.findings.push(Finding::new(
+            &rules::P_CONFIG_MISSING,
+            format!("{}{CONFIG}", folder.prefix),
+            message,
+        ));
     }
     match (whole.or_else(|| lone_weights(files)), folder.index) {
         (Some((path, bytes)), _) => {
@@ -161,7 +172,9 @@ fn read_shards<'a>(folder: &mut Folder<'a>, files: &Files<'a>, index: &'a [u8]) 
         let path = format!("{}{shard}", folder.prefix);
         match files.get(&path) {
             Some(bytes) => read_file(folder, &path, bytes),
-            None => folder.findings.push(fault(&path, "the index names this shard, it is not there".to_owned())),
+            None => {
+                folder.findings.push(fault(&path, "the index names this shard, it is not there".to_owned()))
+            }
         }
     }
     let read: BTreeSet<&String> = folder.tensors.iter().map(|(key, _)| key).collect();

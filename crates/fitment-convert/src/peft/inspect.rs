@@ -87,7 +87,10 @@ impl Inspection<'_> {
         }
     }
 
-    fn check_config(&self, config: &Config) -> Result<(scale::Scaled, Vec<Finding>), super::pattern::PatternFault> {
+    fn check_config(
+        &self,
+        config: &Config,
+    ) -> Result<(scale::Scaled, Vec<Finding>), super::pattern::PatternFault> {
         let mut findings = checks::check_selection(config, &self.contents)?;
         findings.extend(checks::check_flags(config, &self.contents));
         Ok((scale::find(config, &self.contents)?, findings))

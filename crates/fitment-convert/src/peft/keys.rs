@@ -53,10 +53,46 @@ pub(super) enum Whole {
 
 /// Beginnings of parts that other variants and methods add.
 const FOREIGN: &[&str] = &[
-    "lora_E", "lora_diag", "lora_velora", "lora_monteclora", "lora_arrow", "ranknum", "hada_", "lokr_", "vera_", "pvera_",
-    "vblora_", "unilora_", "randlora_", "fourierft_", "waveft_", "shira_", "supertuning_", "c3a_", "gralora_", "delora_",
-    "miss_", "bone_", "beft_", "tinylora_", "ia3_", "oft_", "boft_", "hra_", "road_", "hira_", "glora_", "ln_tuning_",
-    "osf_", "psoft_", "deft_", "peanut_", "frod_", "adamss_", "adaption_", "internal_xlora_",
+    "lora_E",
+    "lora_diag",
+    "lora_velora",
+    "lora_monteclora",
+    "lora_arrow",
+    "ranknum",
+    "hada_",
+    "lokr_",
+    "vera_",
+    "pvera_",
+    "vblora_",
+    "unilora_",
+    "randlora_",
+    "fourierft_",
+    "waveft_",
+    "shira_",
+    "supertuning_",
+    "c3a_",
+    "gralora_",
+    "delora_",
+    "miss_",
+    "bone_",
+    "beft_",
+    "tinylora_",
+    "ia3_",
+    "oft_",
+    "boft_",
+    "hra_",
+    "road_",
+    "hira_",
+    "glora_",
+    "ln_tuning_",
+    "osf_",
+    "psoft_",
+    "deft_",
+    "peanut_",
+    "frod_",
+    "adamss_",
+    "adaption_",
+    "internal_xlora_",
 ];
 
 /// Takes a key apart. Every key has a reading; [`Part::Unknown`] is one of them.
@@ -89,8 +125,15 @@ pub(super) fn parse(key: &str) -> Key {
 }
 
 const MARKERS: &[&str] = &[
-    "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "token_adapter", "base_layer",
-    "modules_to_save", "original_module",
+    "lora_A",
+    "lora_B",
+    "lora_embedding_A",
+    "lora_embedding_B",
+    "lora_magnitude_vector",
+    "token_adapter",
+    "base_layer",
+    "modules_to_save",
+    "original_module",
 ];
 
 fn marked(marker: &str, parent: Option<&str>, tail: &[&str]) -> (Part, Option<String>) {
@@ -115,7 +158,9 @@ fn marked(marker: &str, parent: Option<&str>, tail: &[&str]) -> (Part, Option<St
         ("token_adapter", ["trainable_tokens_delta", name]) => (Part::TokenRows, Some((*name).to_owned())),
         ("base_layer", path) if parent == Some("token_adapter") => (whole(Whole::TokenBase, path), None),
         ("base_layer", path) => (whole(Whole::BaseLayer, path), None),
-        ("modules_to_save", ["default", path @ ..]) => (whole(Whole::Saved, path), Some("default".to_owned())),
+        ("modules_to_save", ["default", path @ ..]) => {
+            (whole(Whole::Saved, path), Some("default".to_owned()))
+        }
         ("modules_to_save", path) => (whole(Whole::Saved, path), None),
         ("original_module", path) => (whole(Whole::Original, path), None),
         _ => (Part::Unknown, None),
@@ -128,7 +173,9 @@ fn key_of(segments: &[&str], part: Part, has_prefix: bool, adapter_name: Option<
     // A LoRA directly under `base_layer` is the inner one of two expert parameters.
     let nested = segments.last() == Some(&"base_layer");
     let part = match part {
-        Part::LoraA | Part::LoraB if nested => Part::Foreign("base_layer.lora_A/B (target_parameters)".to_owned()),
+        Part::LoraA | Part::LoraB if nested => {
+            Part::Foreign("base_layer.lora_A/B (target_parameters)".to_owned())
+        }
         part => part,
     };
     Key { module: path.join("."), part, has_prefix, adapter_name, in_attention }
@@ -156,7 +203,10 @@ mod tests {
             plain("e.token_adapter.base_layer.weight"),
             ("e".into(), Part::Whole(Whole::TokenBase, "weight".into()), None)
         );
-        assert_eq!(plain("e.base_layer.bias"), ("e".into(), Part::Whole(Whole::BaseLayer, "bias".into()), None));
+        assert_eq!(
+            plain("e.base_layer.bias"),
+            ("e".into(), Part::Whole(Whole::BaseLayer, "bias".into()), None)
+        );
         assert_eq!(plain("n.weight"), ("n".into(), Part::Whole(Whole::Plain, "weight".into()), None));
         assert_eq!(
             plain("c.modules_to_save.default.dense.weight"),
@@ -179,7 +229,15 @@ mod tests {
 
     #[test]
     fn any_text_has_a_reading() {
-        for key in ["", ".", "base_model.model.", "lora_A", "base_layer", "base_layer.base_layer", "token_adapter.base_layer"] {
+        for key in [
+            "",
+            ".",
+            "base_model.model.",
+            "lora_A",
+            "base_layer",
+            "base_layer.base_layer",
+            "token_adapter.base_layer",
+        ] {
             let _ = parse(key);
         }
         assert!(!parse("q.lora_A.weight").has_prefix);

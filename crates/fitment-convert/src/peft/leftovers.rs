@@ -20,7 +20,12 @@ pub(super) struct Carried<'a> {
 }
 
 /// Carries the config and the index, and with `keep_files` everything else of the adapter.
-pub(super) fn carry<'a>(files: &Files<'a>, folder: &Folder<'a>, keep_files: bool, base: Option<&dyn Checkpoint>) -> Carried<'a> {
+pub(super) fn carry<'a>(
+    files: &Files<'a>,
+    folder: &Folder<'a>,
+    keep_files: bool,
+    base: Option<&dyn Checkpoint>,
+) -> Carried<'a> {
     let mut carried = Carried::default();
     let needed = [(CONFIG, folder.config), (INDEX, folder.index)];
     for (name, bytes) in needed.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
@@ -28,7 +33,12 @@ pub(super) fn carry<'a>(files: &Files<'a>, folder: &Folder<'a>, keep_files: bool
         let path = if is_safe_path(&path) { path } else { name.to_owned() };
         carried.files.extend(source_file(&path, bytes));
     }
-    carried.losses.extend(folder.others.iter().map(|other| Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() }));
+    carried.losses.extend(
+        folder
+            .others
+            .iter()
+            .map(|other| Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() }),
+    );
     for (path, bytes) in files.iter().filter(|(path, _)| is_other(path, folder)) {
         let inside = path.starts_with(&folder.prefix);
         match source_file(path, bytes).filter(|_| keep_files && inside && is_safe_path(path)) {

@@ -44,8 +44,10 @@ mod tokens;
 mod unbound;
 mod units;
 mod values;
+mod write;
 
 pub use read::read;
+pub use write::write;
 
 use crate::error::Error;
 use crate::files::Files;

@@ -115,7 +115,8 @@ impl Misses {
 /// [`Error::Unmapped`], [`Error::Mismatch`] when no way of naming finds all; [`Error::Ambiguous`] when two ways find
 /// different tensors; [`Error::Unsupported`] for a convolution with groups.
 pub(super) fn resolve(wants: &[Want], base: &dyn Checkpoint) -> Result<Names, Error> {
-    let plain: BTreeMap<String, String> = base.tensors().keys().map(|name| (name.clone(), name.clone())).collect();
+    let plain: BTreeMap<String, String> =
+        base.tensors().keys().map(|name| (name.clone(), name.clone())).collect();
     let identity = Names::of_index(plain.clone(), base);
     let misses = misses(&identity, wants, base);
     if misses.none() {
@@ -125,11 +126,10 @@ pub(super) fn resolve(wants: &[Want], base: &dyn Checkpoint) -> Result<Names, Er
         prefixes(wants, index).into_iter().map(|way| Names::of_index(way.index(index), base)).collect()
     };
     let families = || FAMILIES.iter().filter_map(|family| index_of(family, &plain));
-    let steps: [&dyn Fn() -> Vec<Names>; 3] = [
-        &|| prefixed(&plain),
-        &|| families().map(|index| Names::of_index(index, base)).collect(),
-        &|| families().flat_map(|index| prefixed(&index)).collect(),
-    ];
+    let steps: [&dyn Fn() -> Vec<Names>; 3] =
+        [&|| prefixed(&plain), &|| families().map(|index| Names::of_index(index, base)).collect(), &|| {
+            families().flat_map(|index| prefixed(&index)).collect()
+        }];
     for step in steps {
         if let Some(names) = only(step(), wants, base)? {
             return Ok(names);
@@ -182,10 +182,16 @@ fn misses(names: &Names, wants: &[Want], base: &dyn Checkpoint) -> Misses {
 fn grouped(disk: &str, wanted: &[u64], dims: &[u64]) -> Option<Refusal> {
     let (&[out, input, ..], &[base_out, base_in, ..]) = (wanted, dims) else { return None };
     let same_kernel = wanted.get(2..) == dims.get(2..);
-    let groups = out == base_out && same_kernel && 0 < base_in && base_in < input && input.is_multiple_of(base_in);
+    let groups =
+        out == base_out && same_kernel && 0 < base_in && base_in < input && input.is_multiple_of(base_in);
     groups.then(|| {
-        let reason = "in a convolution with groups, lora_A sees all inputs: no grouped weight holds the product";
-        Refusal::new(format!("{disk} (groups > 1)"), reason, "serve it unmerged with PEFT, which refuses to merge it too")
+        let reason =
+            "in a convolution with groups, lora_A sees all inputs: no grouped weight holds the product";
+        Refusal::new(
+            format!("{disk} (groups > 1)"),
+            reason,
+            "serve it unmerged with PEFT, which refuses to merge it too",
+        )
     })
 }
 
@@ -221,13 +227,17 @@ enum Way {
 
 /// Every prefix that would make one wanted tensor, which must be on disk, found.
 fn prefixes(wants: &[Want], index: &BTreeMap<String, String>) -> BTreeSet<Way> {
-    let Some(want) = wants.iter().find(|want| !want.may_create && !want.is_vocabulary).or(wants.first()) else {
+    let Some(want) = wants.iter().find(|want| !want.may_create && !want.is_vocabulary).or(wants.first())
+    else {
         return BTreeSet::new();
     };
-    let behind = |name: &String| name.strip_suffix(&want.name).filter(|prefix| prefix.ends_with('.')).map(str::to_owned);
+    let behind = |name: &String| {
+        name.strip_suffix(&want.name).filter(|prefix| prefix.ends_with('.')).map(str::to_owned)
+    };
     let lacking = index.keys().filter_map(behind).map(Way::Lacking);
     let dots = want.name.match_indices('.').map(|(at, _)| want.name.split_at(at + 1));
-    let having = dots.filter(|(_, rest)| index.contains_key(*rest)).map(|(prefix, _)| Way::Having(prefix.to_owned()));
+    let having =
+        dots.filter(|(_, rest)| index.contains_key(*rest)).map(|(prefix, _)| Way::Having(prefix.to_owned()));
     lacking.chain(having).collect()
 }
 
@@ -303,7 +313,8 @@ const FAMILIES: &[&Family] = &[
 
 /// The class's names of all tensors; `None` when two of them would have one name, which no class has.
 fn index_of(family: &Family, plain: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
-    let index: BTreeMap<String, String> = plain.keys().map(|disk| (in_class(family, disk), disk.clone())).collect();
+    let index: BTreeMap<String, String> =
+        plain.keys().map(|disk| (in_class(family, disk), disk.clone())).collect();
     (index.len() == plain.len()).then_some(index)
 }
 

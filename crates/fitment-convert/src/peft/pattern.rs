@@ -69,7 +69,8 @@ impl Pattern {
             return Err(fault(format!("{operator} in a pattern means another thing in Python than here")));
         }
         let built = RegexBuilder::new(regex).backtrack_limit(BACKTRACK_LIMIT).build();
-        let regex = built.map_err(|error| fault(format!("not a regular expression: {}", one_line(&error))))?;
+        let regex =
+            built.map_err(|error| fault(format!("not a regular expression: {}", one_line(&error))))?;
         Ok(Self { text: text.to_owned(), regex })
     }
 
@@ -87,6 +88,12 @@ impl Pattern {
     fn gave_up(&self, error: &fancy_regex::Error) -> PatternFault {
         PatternFault { pattern: self.text.clone(), reason: format!("cannot be matched: {}", one_line(error)) }
     }
+}
+
+/// A path as a pattern that matches it alone.
+pub(super) fn escaped(path: &str) -> String {
+    let special = |c: char| r".^$*+?{}[]\|()".contains(c);
+    path.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 fn one_line(error: &fancy_regex::Error) -> String {
@@ -140,7 +147,8 @@ mod tests {
 
     #[test]
     fn catastrophic_patterns_end_in_an_error() {
-        let pattern = Pattern::whole(r"(?:a|aa|(?=x))*\1?b").or_else(|_| Pattern::whole(r"(a|aa)*\1b(?=c)")).unwrap();
+        let pattern =
+            Pattern::whole(r"(?:a|aa|(?=x))*\1?b").or_else(|_| Pattern::whole(r"(a|aa)*\1b(?=c)")).unwrap();
         let fault = pattern.matches(&"a".repeat(200)).unwrap_err();
         assert!(fault.to_string().contains("cannot be matched"), "{fault}");
     }

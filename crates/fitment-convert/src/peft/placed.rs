@@ -85,10 +85,16 @@ impl<'b> Ground<'b> {
     }
 
     /// Moves what is a copy of the base out of the units.
-    pub(super) fn drop_copies<'a>(&self, units: Vec<Unit<'a>>, kept: &mut Vec<KeptTensor<'a>>) -> Result<Vec<Unit<'a>>, Error> {
+    pub(super) fn drop_copies<'a>(
+        &self,
+        units: Vec<Unit<'a>>,
+        kept: &mut Vec<KeptTensor<'a>>,
+    ) -> Result<Vec<Unit<'a>>, Error> {
         let mut changes = Vec::with_capacity(units.len());
         for unit in units {
-            if let (Change::Whole { value, is_saved: false }, Some((disk, info))) = (&unit.change, self.source(&unit.name)) {
+            if let (Change::Whole { value, is_saved: false }, Some((disk, info))) =
+                (&unit.change, self.source(&unit.name))
+            {
                 let same_shape = *value.shape() == info.shape;
                 if same_shape && is_copy(value, info.dtype, &self.base.read(disk).map_err(Error::Base)?) {
                     keep(&unit, value, kept);
@@ -105,7 +111,8 @@ impl<'b> Ground<'b> {
         let touches = tied.head.as_ref().is_some_and(|head| units.iter().any(|unit| unit.name == *head));
         let architecture = || self.base.config()?.get("architectures")?.get(0)?.as_str();
         let class = self.config.model_class.as_deref().or_else(architecture);
-        let headless = ["Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"];
+        let headless =
+            ["Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"];
         touches
             || match self.config.task_type.as_deref() {
                 Some("CAUSAL_LM" | "SEQ_2_SEQ_LM") => true,
@@ -118,7 +125,11 @@ impl<'b> Ground<'b> {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for ties that cannot come apart, [`Error::Malformed`] for copies of one parameter that differ.
-    pub(super) fn place<'a>(&self, mut units: Vec<Unit<'a>>, kept: &mut Vec<KeptTensor<'a>>) -> Result<Placed<'a>, Error> {
+    pub(super) fn place<'a>(
+        &self,
+        mut units: Vec<Unit<'a>>,
+        kept: &mut Vec<KeptTensor<'a>>,
+    ) -> Result<Placed<'a>, Error> {
         for tied in &self.names.tied {
             refuse_unused(tied, &units)?;
             units = self.join_wholes(tied, units, kept)?;
@@ -126,7 +137,13 @@ impl<'b> Ground<'b> {
             units = join_rows(tied, units, kept);
         }
         let mut placed = Placed::default();
-        let heads: BTreeSet<&str> = self.names.tied.iter().filter(|tied| self.has_head(tied, &units)).map(|tied| tied.owner.as_str()).collect();
+        let heads: BTreeSet<&str> = self
+            .names
+            .tied
+            .iter()
+            .filter(|tied| self.has_head(tied, &units))
+            .map(|tied| tied.owner.as_str())
+            .collect();
         for unit in units {
             let places = match self.names.tied_with(&unit.name) {
                 Some(tied) => placed.tied_places(self, tied, &unit, heads.contains(tied.owner.as_str())),
@@ -152,12 +169,21 @@ impl<'b> Ground<'b> {
     }
 
     /// One parameter may be saved under the names of several of its uses: equal values are one change.
-    fn join_wholes<'a>(&self, tied: &Tied, units: Vec<Unit<'a>>, kept: &mut Vec<KeptTensor<'a>>) -> Result<Vec<Unit<'a>>, Error> {
+    fn join_wholes<'a>(
+        &self,
+        tied: &Tied,
+        units: Vec<Unit<'a>>,
+        kept: &mut Vec<KeptTensor<'a>>,
+    ) -> Result<Vec<Unit<'a>>, Error> {
         let together = |unit: &Unit<'_>| {
             let shared = unit.reach == Reach::AllUses || self.config.ensure_weight_tying;
             tied.holds(&unit.name) && shared && matches!(unit.change, Change::Whole { .. })
         };
-        let Some(at) = units.iter().position(|u| together(u) && u.name == tied.owner).or(units.iter().position(together)) else {
+        let Some(at) = units
+            .iter()
+            .position(|u| together(u) && u.name == tied.owner)
+            .or(units.iter().position(together))
+        else {
             return Ok(units);
         };
         let others = units.iter().filter(|unit| together(unit)).count() - 1;
@@ -172,8 +198,13 @@ impl<'b> Ground<'b> {
                 let same = whole(&unit).zip(first.as_ref()).is_some_and(|(a, b)| same_bits(a, b));
                 if !same {
                     let place = unit.origin.keys.get("value").cloned().unwrap_or_default();
-                    let message = format!("differs from {}, and both are one parameter of this base", key.unwrap_or_default());
-                    return Err(Error::Malformed { findings: vec![Finding::new(&rules::P_TIED_COPIES, place, message)] });
+                    let message = format!(
+                        "differs from {}, and both are one parameter of this base",
+                        key.unwrap_or_default()
+                    );
+                    return Err(Error::Malformed {
+                        findings: vec![Finding::new(&rules::P_TIED_COPIES, place, message)],
+                    });
                 }
                 if let Some(value) = whole(&unit) {
                     keep(&unit, value, kept);
@@ -186,7 +217,12 @@ impl<'b> Ground<'b> {
     }
 
     /// With `ensure_weight_tying` the head's factors are the embedding's, transposed (a rule has checked it).
-    fn join_factors<'a>(&self, tied: &Tied, units: Vec<Unit<'a>>, kept: &mut Vec<KeptTensor<'a>>) -> Vec<Unit<'a>> {
+    fn join_factors<'a>(
+        &self,
+        tied: &Tied,
+        units: Vec<Unit<'a>>,
+        kept: &mut Vec<KeptTensor<'a>>,
+    ) -> Vec<Unit<'a>> {
         let kind = |unit: &Unit<'_>| match unit.change {
             Change::Lora { kind, .. } if tied.holds(&unit.name) => Some(kind),
             _ => None,
@@ -219,7 +255,9 @@ impl<'b> Ground<'b> {
 /// Token rows of several uses: equal ones are one change, others stay with their use. Rows of the head alone are its own.
 fn join_rows<'a>(tied: &Tied, units: Vec<Unit<'a>>, kept: &mut Vec<KeptTensor<'a>>) -> Vec<Unit<'a>> {
     let rows = |unit: &Unit<'a>| match &unit.change {
-        Change::Rows { value, indices, .. } if tied.holds(&unit.name) => Some((value.clone(), indices.clone())),
+        Change::Rows { value, indices, .. } if tied.holds(&unit.name) => {
+            Some((value.clone(), indices.clone()))
+        }
         _ => None,
     };
     let found: Vec<(Tensor<'a>, Vec<u64>)> = units.iter().filter_map(rows).collect();
@@ -285,10 +323,19 @@ fn refuse_unused(tied: &Tied, units: &[Unit<'_>]) -> Result<(), Error> {
 
 impl Placed<'_> {
     /// The places of a unit on a tied tensor: at the owner for all that is loaded from it, at each member that is stored.
-    fn tied_places(&mut self, ground: &Ground<'_>, tied: &Tied, unit: &Unit<'_>, has_head: bool) -> Vec<Place> {
-        let Some(owner_disk) = ground.names.on_disk(&tied.owner) else { return vec![ground.plain_place(unit)] };
+    fn tied_places(
+        &mut self,
+        ground: &Ground<'_>,
+        tied: &Tied,
+        unit: &Unit<'_>,
+        has_head: bool,
+    ) -> Vec<Place> {
+        let Some(owner_disk) = ground.names.on_disk(&tied.owner) else {
+            return vec![ground.plain_place(unit)];
+        };
         let no_head = |name: &&String| has_head || tied.head.as_ref() != Some(*name);
-        let owner_uses: Vec<&String> = [&tied.owner].into_iter().chain(&tied.absent).filter(no_head).collect();
+        let owner_uses: Vec<&String> =
+            [&tied.owner].into_iter().chain(&tied.absent).filter(no_head).collect();
         let stored: Vec<&String> = tied.stored.iter().filter(no_head).collect();
         let reached = |name: &String| unit.reach == Reach::AllUses || *name == unit.name;
         let at_owner: Vec<&String> = owner_uses.iter().copied().filter(|name| reached(name)).collect();
@@ -296,7 +343,8 @@ impl Placed<'_> {
         if at_owner.len() == owner_uses.len() {
             places.push(Place { disk: owner_disk.to_owned(), uses: Vec::new(), create: false });
         } else if !at_owner.is_empty() {
-            let on_disk = |name: &String| if *name == tied.owner { owner_disk.to_owned() } else { name.clone() };
+            let on_disk =
+                |name: &String| if *name == tied.owner { owner_disk.to_owned() } else { name.clone() };
             let mut uses: Vec<String> = at_owner.into_iter().map(on_disk).collect();
             uses.sort();
             places.push(Place { disk: owner_disk.to_owned(), uses, create: false });

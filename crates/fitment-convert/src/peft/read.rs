@@ -17,8 +17,8 @@ use crate::tying::is_vocabulary_module;
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
-    Add, Base, BaseTensor, ConfigEdit, ConfigValue, Edit, KeptTensor, Lora, LoraForm, Magnitude, NormOf, Origin, Set,
-    SetDtype, Source, Target, TensorName,
+    Add, Base, BaseTensor, ConfigEdit, ConfigValue, Edit, KeptTensor, Lora, LoraForm, Magnitude, NormOf,
+    Origin, Set, SetDtype, Source, Target, TensorName,
 };
 use fitment_core::tensor::Shape;
 use serde_json::Map;
@@ -132,7 +132,8 @@ impl<'a> Reading<'_, 'a> {
         }
         Err(Error::Unsupported {
             what: unit.name.clone(),
-            reason: "it resizes the vocabulary of a nested model, whose config this version does not edit".to_owned(),
+            reason: "it resizes the vocabulary of a nested model, whose config this version does not edit"
+                .to_owned(),
             hint: "resize the base with transformers first, and use that as --base".to_owned(),
         })
     }
@@ -140,7 +141,8 @@ impl<'a> Reading<'_, 'a> {
     fn config_edit(&mut self, value: ConfigValue) {
         // Behind every target: no tensor name sorts after it.
         let key = (char::MAX.to_string(), 0, value.key().to_owned());
-        self.edits.push((key, Edit::Config(ConfigEdit { component: None, value, origin: Origin::default() })));
+        self.edits
+            .push((key, Edit::Config(ConfigEdit { component: None, value, origin: Origin::default() })));
     }
 
     fn emit(&mut self, unit: &Unit<'a>, places: &[Place], transposed: bool) -> Result<(), Error> {
@@ -201,7 +203,11 @@ fn rows_behind_wholes(placed: &Placed<'_>) -> BTreeMap<String, Vec<u64>> {
 }
 
 /// Whether a linear unit's tensor is stored `[in, out]`. Shape decides, and for square ones what the base's config says.
-fn is_transposed(unit: &Unit<'_>, ground: &Ground<'_>, wholes: &BTreeMap<String, Vec<u64>>) -> Result<bool, Error> {
+fn is_transposed(
+    unit: &Unit<'_>,
+    ground: &Ground<'_>,
+    wholes: &BTreeMap<String, Vec<u64>>,
+) -> Result<bool, Error> {
     let Change::Lora { kind: LoraKind::Linear, up, down, .. } = &unit.change else { return Ok(false) };
     let (out, input) = (up.dims().first().copied(), down.dims().get(1).copied());
     let Some((disk, info)) = ground.source(&unit.name) else { return Ok(false) };
@@ -222,7 +228,8 @@ fn is_transposed(unit: &Unit<'_>, ground: &Ground<'_>, wholes: &BTreeMap<String,
     let decided = orientation::is_transposed(&unit.module, ground.config.fan_in_fan_out, ground.base);
     decided.ok_or_else(|| Error::Ambiguous {
         what: disk.to_owned(),
-        reason: "a square matrix of what may be GPT-2's Conv1D, and the base has no config.json that says so".to_owned(),
+        reason: "a square matrix of what may be GPT-2's Conv1D, and the base has no config.json that says so"
+            .to_owned(),
         hint: "give the base as a folder with its config.json".to_owned(),
     })
 }

@@ -80,7 +80,8 @@ fn by_rule(config: &Config, paths: &[&str], scaled: &mut Scaled) -> Result<Vec<R
         Dating::Stated(_) => {}
         Dating::ByKeys(rule) => scaled.assumed_rule = Some(rule),
         Dating::Unknown => {
-            let message = "versions of PEFT read these patterns differently, and nothing says which one wrote them";
+            let message =
+                "versions of PEFT read these patterns differently, and nothing says which one wrote them";
             scaled.findings.push(Finding::new(&rules::P_VERSION, "peft_version", message));
         }
     }

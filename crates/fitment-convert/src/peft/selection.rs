@@ -39,21 +39,24 @@ impl<'c> Selection<'c> {
             config,
             target: whole(&config.target_modules)?,
             exclude: whole(&config.exclude_modules)?,
-            saved: config.modules_to_save.iter().map(|name| Pattern::segments(name)).collect::<Result<_, _>>()?,
+            saved: config
+                .modules_to_save
+                .iter()
+                .map(|name| Pattern::segments(name))
+                .collect::<Result<_, _>>()?,
             layers,
         })
     }
 
     /// What PEFT does with the module of that path.
     pub(super) fn choice(&self, path: &str) -> Result<Choice, PatternFault> {
-        if let Some(exclude) = &self.exclude {
-            if exclude.matches(path)? {
-                return Ok(Choice::Excluded);
-            }
-        } else if let Modules::Names(names) = &self.config.exclude_modules {
-            if names.iter().any(|name| is_named(path, name)) {
-                return Ok(Choice::Excluded);
-            }
+        let excluded = match (&self.exclude, &self.config.exclude_modules) {
+            (Some(pattern), _) => pattern.matches(path)?,
+            (None, Modules::Names(names)) => names.iter().any(|name| is_named(path, name)),
+            (None, _) => false,
+        };
+        if excluded {
+            return Ok(Choice::Excluded);
         }
         for saved in &self.saved {
             if saved.matches(path)? {
@@ -68,7 +71,9 @@ impl<'c> Selection<'c> {
                 None => false,
             },
             Modules::Names(names) if names.iter().any(|name| name == path) => true,
-            Modules::Names(names) => names.iter().any(|name| is_named(path, name)) && self.layer_is_chosen(path)?,
+            Modules::Names(names) => {
+                names.iter().any(|name| is_named(path, name)) && self.layer_is_chosen(path)?
+            }
         };
         Ok(if selected { Choice::Selected } else { Choice::Unnamed })
     }

@@ -20,8 +20,13 @@ pub(super) fn indices_of<'c>(config: &'c Config, module: &str) -> Option<&'c [u6
 /// `None` when rows and indices do not go together, which a rule reports.
 pub(super) fn ascending(indices: &[u64], rows: &Tensor<'_>) -> Option<(Tensor<'static>, Tensor<'static>)> {
     let order = order_of(indices);
-    let numbers: Vec<u8> =
-        order.iter().map(|&at| i64::try_from(indices[at]).ok()).collect::<Option<Vec<_>>>()?.iter().flat_map(|n| n.to_le_bytes()).collect();
+    let numbers: Vec<u8> = order
+        .iter()
+        .map(|&at| i64::try_from(indices[at]).ok())
+        .collect::<Option<Vec<_>>>()?
+        .iter()
+        .flat_map(|n| n.to_le_bytes())
+        .collect();
     let count = u64::try_from(indices.len()).ok()?;
     let numbers = Tensor::owned(Dtype::I64, Shape::new(&[count]).ok()?, numbers).ok()?;
     Some((permuted(rows, &order)?, numbers))
@@ -59,7 +64,9 @@ fn permuted(rows: &Tensor<'_>, order: &[usize]) -> Option<Tensor<'static>> {
 /// Whether one matrix is the other's transpose, bit for bit.
 pub(super) fn is_transpose(one: &Tensor<'_>, other: &Tensor<'_>) -> bool {
     one.dtype() == other.dtype()
-        && other.transposed().is_some_and(|turned| turned.shape() == one.shape() && turned.bytes() == one.bytes())
+        && other
+            .transposed()
+            .is_some_and(|turned| turned.shape() == one.shape() && turned.bytes() == one.bytes())
 }
 
 #[cfg(test)]
@@ -69,7 +76,8 @@ mod tests {
     #[test]
     fn rows_are_sorted_and_come_back_as_listed() {
         let indices = [7, 3, 40];
-        let rows = Tensor::owned(Dtype::F16, Shape::new(&[3, 2]).unwrap(), (0..12).collect::<Vec<u8>>()).unwrap();
+        let rows =
+            Tensor::owned(Dtype::F16, Shape::new(&[3, 2]).unwrap(), (0..12).collect::<Vec<u8>>()).unwrap();
         let (value, numbers) = ascending(&indices, &rows).unwrap();
         assert_eq!(numbers.bytes()[..16], [3, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(value.bytes(), [4, 5, 6, 7, 0, 1, 2, 3, 8, 9, 10, 11]);

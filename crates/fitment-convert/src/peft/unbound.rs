@@ -19,7 +19,8 @@ use fitment_core::tensor::Shape;
 use std::collections::BTreeMap;
 
 /// Embedding modules that no head is ever tied to.
-const UNTIED_EMBEDDINGS: &[&str] = &["wpe", "position_embeddings", "token_type_embeddings", "embed_positions"];
+pub(super) const UNTIED_EMBEDDINGS: &[&str] =
+    &["wpe", "position_embeddings", "token_type_embeddings", "embed_positions"];
 
 /// Heads that PEFT adds to `modules_to_save` because the base's checkpoint rarely has them.
 const NEW_HEADS: &[&str] = &["classifier", "score", "qa_outputs"];
@@ -95,13 +96,19 @@ fn refuse_unknowable(unit: &Unit<'_>) -> Result<(), Error> {
 }
 
 impl Expected<'_> {
-    fn shape(&mut self, unit: &Unit<'_>, config: &Config, square: &mut Vec<String>) -> Result<Option<Shape>, Error> {
+    fn shape(
+        &mut self,
+        unit: &Unit<'_>,
+        config: &Config,
+        square: &mut Vec<String>,
+    ) -> Result<Option<Shape>, Error> {
         let shape = |dims: &[u64]| Shape::new(dims).ok();
         match &unit.change {
             Change::Rows { .. } => Ok(None),
             Change::Whole { value, .. } | Change::Add { value, .. } => Ok(shape(value.dims())),
             Change::Lora { kind, up, down, .. } => {
-                let (out, input) = (up.dims().first().copied().unwrap_or(0), down.dims().get(1).copied().unwrap_or(0));
+                let (out, input) =
+                    (up.dims().first().copied().unwrap_or(0), down.dims().get(1).copied().unwrap_or(0));
                 let kernel = down.dims().get(2..).unwrap_or_default();
                 if *kind != LoraKind::Linear {
                     return Ok(shape(&[&[out, input], kernel].concat()));
@@ -112,7 +119,13 @@ impl Expected<'_> {
         }
     }
 
-    fn orientation(&mut self, unit: &Unit<'_>, config: &Config, (out, input): (u64, u64), square: &mut Vec<String>) -> Result<bool, Error> {
+    fn orientation(
+        &mut self,
+        unit: &Unit<'_>,
+        config: &Config,
+        (out, input): (u64, u64),
+        square: &mut Vec<String>,
+    ) -> Result<bool, Error> {
         let transposed = config.fan_in_fan_out;
         if out == input {
             if config.fan_in_fan_out || may_be_conv1d(&unit.module) {

@@ -27,11 +27,27 @@ pub(super) struct Unit<'a> {
 /// How a tensor changes.
 #[derive(Clone, Debug)]
 pub(super) enum Change<'a> {
-    Lora { kind: LoraKind, up: Tensor<'a>, down: Tensor<'a>, magnitude: Option<Tensor<'a>>, scale: f64 },
-    Add { value: Tensor<'a>, scale: f64 },
+    Lora {
+        kind: LoraKind,
+        up: Tensor<'a>,
+        down: Tensor<'a>,
+        magnitude: Option<Tensor<'a>>,
+        scale: f64,
+    },
+    Add {
+        value: Tensor<'a>,
+        scale: f64,
+    },
     /// `is_saved`: trained as a module of its own, by `modules_to_save`.
-    Whole { value: Tensor<'a>, is_saved: bool },
-    Rows { value: Tensor<'a>, rows: Tensor<'a>, indices: Vec<u64> },
+    Whole {
+        value: Tensor<'a>,
+        is_saved: bool,
+    },
+    Rows {
+        value: Tensor<'a>,
+        rows: Tensor<'a>,
+        indices: Vec<u64>,
+    },
 }
 
 impl Change<'_> {
@@ -105,7 +121,9 @@ fn whole<'a>(
 
 /// Under which wrapper the value stands that PEFT computes with.
 pub(super) fn primary(copies: &Copies<'_>) -> Option<Whole> {
-    [Whole::Plain, Whole::BaseLayer, Whole::TokenBase, Whole::Saved].into_iter().find(|kind| copies.contains_key(kind))
+    [Whole::Plain, Whole::BaseLayer, Whole::TokenBase, Whole::Saved]
+        .into_iter()
+        .find(|kind| copies.contains_key(kind))
 }
 
 /// An entry that is carried without effect.
@@ -202,7 +220,9 @@ fn fit(unit: &Unit<'_>, replaced: Option<&Tensor<'_>>) -> Fit {
             let (up, down) = (up.dims(), down.dims());
             let (out, input) = (up.first().copied().unwrap_or(0), down.get(1).copied().unwrap_or(0));
             match kind {
-                _ if replaced.is_some() => Fit::Rows([&[out, input], down.get(2..).unwrap_or_default()].concat()),
+                _ if replaced.is_some() => {
+                    Fit::Rows([&[out, input], down.get(2..).unwrap_or_default()].concat())
+                }
                 LoraKind::Linear => Fit::Linear { out, input },
                 LoraKind::Embedding => Fit::Exact(vec![out, input]),
                 LoraKind::Conv => Fit::Conv([&[out, input], down.get(2..).unwrap_or_default()].concat()),

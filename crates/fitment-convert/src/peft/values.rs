@@ -10,7 +10,9 @@ pub(super) fn check_factor(key: &str, tensor: &Tensor<'_>) -> Option<Finding> {
     check_finite(key, tensor).or_else(|| {
         let zero = |found: &[u8]| found.iter().all(|byte| *byte == 0);
         let all_zero = zero(tensor.bytes()) || position(tensor, |value| value != 0.0).is_none();
-        all_zero.then(|| Finding::new(&rules::E_NO_EFFECT, key, "the factor is all zero: the module does nothing"))
+        all_zero.then(|| {
+            Finding::new(&rules::E_NO_EFFECT, key, "the factor is all zero: the module does nothing")
+        })
     })
 }
 
@@ -35,9 +37,15 @@ fn position(tensor: &Tensor<'_>, is: impl Fn(f64) -> bool) -> Option<usize> {
     let bytes = tensor.bytes();
     match tensor.dtype() {
         Dtype::F64 => bytes.as_chunks::<8>().0.iter().position(|chunk| is(f64::from_le_bytes(*chunk))),
-        Dtype::F32 => bytes.as_chunks::<4>().0.iter().position(|chunk| is(f64::from(f32::from_le_bytes(*chunk)))),
-        Dtype::F16 => bytes.as_chunks::<2>().0.iter().position(|chunk| is(f16::from_le_bytes(*chunk).to_f64())),
-        Dtype::BF16 => bytes.as_chunks::<2>().0.iter().position(|chunk| is(bf16::from_le_bytes(*chunk).to_f64())),
+        Dtype::F32 => {
+            bytes.as_chunks::<4>().0.iter().position(|chunk| is(f64::from(f32::from_le_bytes(*chunk))))
+        }
+        Dtype::F16 => {
+            bytes.as_chunks::<2>().0.iter().position(|chunk| is(f16::from_le_bytes(*chunk).to_f64()))
+        }
+        Dtype::BF16 => {
+            bytes.as_chunks::<2>().0.iter().position(|chunk| is(bf16::from_le_bytes(*chunk).to_f64()))
+        }
         _ => None,
     }
 }

@@ -27,9 +27,11 @@ fn dora(config: &Config, path: &str, module: &Module<'_>) -> Option<Finding> {
         Some(magnitude) if !config.use_dora => {
             Some(Finding::new(&rules::P_DORA, &magnitude.key, "a magnitude, but use_dora is not true"))
         }
-        None if config.use_dora => {
-            Some(Finding::new(&rules::P_DORA, path, "use_dora is true, but there is no lora_magnitude_vector"))
-        }
+        None if config.use_dora => Some(Finding::new(
+            &rules::P_DORA,
+            path,
+            "use_dora is true, but there is no lora_magnitude_vector",
+        )),
         Some(_) | None => None,
     }
 }
@@ -56,7 +58,8 @@ fn bias(config: &Config, contents: &Contents<'_>) -> Option<Finding> {
 fn token_rows(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
     let fault = |place: &str, message: String| Finding::new(&rules::P_TOKENS, place, message);
     let mut findings = Vec::new();
-    let with_rows = contents.modules.iter().filter_map(|(path, module)| Some((path, module.tokens.as_ref()?)));
+    let with_rows =
+        contents.modules.iter().filter_map(|(path, module)| Some((path, module.tokens.as_ref()?)));
     let mut count = 0;
     for (path, entry) in with_rows {
         count += 1;
@@ -66,7 +69,8 @@ fn token_rows(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
         };
         let rows = entry.tensor.dims().first().copied().unwrap_or(0);
         if entry.tensor.dims().len() != 2 || rows != indices.len() as u64 {
-            let message = format!("has the shape {}, the config {} indices", entry.tensor.shape(), indices.len());
+            let message =
+                format!("has the shape {}, the config {} indices", entry.tensor.shape(), indices.len());
             findings.push(fault(&entry.key, message));
         }
         if indices.iter().collect::<BTreeSet<_>>().len() != indices.len() {
@@ -79,14 +83,17 @@ fn token_rows(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
         Some(Tokens::Modules(modules)) => !modules.is_empty(),
     };
     if asked && count == 0 {
-        findings.push(fault("trainable_token_indices", "is set, but the file holds no token rows".to_owned()));
+        findings
+            .push(fault("trainable_token_indices", "is set, but the file holds no token rows".to_owned()));
     }
     findings
 }
 
 /// The embedding's factors stand a second time, transposed, for the tied head.
 fn tied_copies(contents: &Contents<'_>) -> Vec<Finding> {
-    let Some((a, b)) = contents.modules.values().find_map(Module::embedding_factors) else { return Vec::new() };
+    let Some((a, b)) = contents.modules.values().find_map(Module::embedding_factors) else {
+        return Vec::new();
+    };
     let heads = contents.modules.iter().filter(|(path, _)| is_vocabulary_module(path));
     let pairs = heads.filter_map(|(_, module)| module.factors());
     let differs = |(of, other)| tokens::is_transpose(of, other).then_some(()).is_none();
@@ -94,7 +101,11 @@ fn tied_copies(contents: &Contents<'_>) -> Vec<Finding> {
         .flat_map(|(head_a, head_b)| [(head_a, b), (head_b, a)])
         .filter(|(head, embedding)| differs((&head.tensor, &embedding.tensor)))
         .map(|(head, embedding)| {
-            Finding::new(&rules::P_TIED_COPIES, &head.key, format!("is not the transpose of {}", embedding.key))
+            Finding::new(
+                &rules::P_TIED_COPIES,
+                &head.key,
+                format!("is not the transpose of {}", embedding.key),
+            )
         })
         .collect()
 }

@@ -13,7 +13,10 @@ use fitment_core::Finding;
 const ADDED_BY_PEFT: &[&str] = &["classifier", "score", "qa_outputs"];
 
 /// Checks `target_modules` and `modules_to_save` against the modules of the file.
-pub(in crate::peft) fn check_selection(config: &Config, contents: &Contents<'_>) -> Result<Vec<Finding>, PatternFault> {
+pub(in crate::peft) fn check_selection(
+    config: &Config,
+    contents: &Contents<'_>,
+) -> Result<Vec<Finding>, PatternFault> {
     let mut findings = unlisted_targets(config, contents)?;
     findings.extend(unused_targets(config, contents));
     findings.extend(unlisted_saved(config, contents));
@@ -25,7 +28,9 @@ fn unlisted_targets(config: &Config, contents: &Contents<'_>) -> Result<Vec<Find
     let selection = Selection::new(config)?;
     let has_embedding = contents.modules.values().any(|module| module.embedding_a.is_some());
     let mut findings = Vec::new();
-    for (path, module) in contents.modules.iter().filter(|(_, module)| module.has_lora() && !module.in_attention) {
+    for (path, module) in
+        contents.modules.iter().filter(|(_, module)| module.has_lora() && !module.in_attention)
+    {
         // PEFT ties such a head to the embedding without a place in target_modules.
         if config.ensure_weight_tying && has_embedding && is_vocabulary_module(path) {
             continue;
@@ -36,14 +41,20 @@ fn unlisted_targets(config: &Config, contents: &Contents<'_>) -> Result<Vec<Find
             Choice::Unnamed => "target_modules does not select this module",
         };
         let key = module.entries().next().map_or(path.as_str(), |entry| entry.key.as_str());
-        findings.push(Finding::new(&rules::P_TARGET_UNLISTED, key, format!("{reason}: PEFT drops its tensors")));
+        findings.push(Finding::new(
+            &rules::P_TARGET_UNLISTED,
+            key,
+            format!("{reason}: PEFT drops its tensors"),
+        ));
     }
     Ok(findings)
 }
 
 fn unused_targets(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
     let Modules::Names(names) = &config.target_modules else { return Vec::new() };
-    let used = |name: &&String| contents.modules.iter().any(|(path, module)| module.has_lora() && is_named(path, name));
+    let used = |name: &&String| {
+        contents.modules.iter().any(|(path, module)| module.has_lora() && is_named(path, name))
+    };
     let unused = names.iter().filter(|name| !used(name));
     unused
         .map(|name| {
@@ -67,7 +78,8 @@ fn unlisted_saved(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for ((module, param), copies) in &contents.whole {
         let is_bias = param == "bias" || param.ends_with(".bias");
-        let explained = saves(config, module) || is_vocabulary_module(module) || (is_bias && config.bias != Bias::None);
+        let explained =
+            saves(config, module) || is_vocabulary_module(module) || (is_bias && config.bias != Bias::None);
         let plain = copies.get(&Whole::Plain).or_else(|| copies.get(&Whole::BaseLayer));
         if let Some(entry) = plain.filter(|_| !explained) {
             let message = "a whole tensor that neither modules_to_save nor bias names";
@@ -79,7 +91,8 @@ fn unlisted_saved(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
 
 fn missing_saved(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
     let holds = |name: &str| contents.whole.keys().any(|(module, _)| is_saved_by(name, module));
-    let missing = config.modules_to_save.iter().filter(|name| !ADDED_BY_PEFT.contains(&name.as_str()) && !holds(name));
+    let missing =
+        config.modules_to_save.iter().filter(|name| !ADDED_BY_PEFT.contains(&name.as_str()) && !holds(name));
     missing
         .map(|name| {
             let message = format!("{name:?} has no tensors in the file");

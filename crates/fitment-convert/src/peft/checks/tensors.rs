@@ -35,12 +35,21 @@ impl Checker {
 
     fn module(&mut self, path: &str, module: &Module<'_>) {
         if module.has_lora() && module.tokens.is_some() {
-            self.report(&rules::P_KEY_TWICE, path, "has both a LoRA and token rows, which PEFT refuses".to_owned());
+            self.report(
+                &rules::P_KEY_TWICE,
+                path,
+                "has both a LoRA and token rows, which PEFT refuses".to_owned(),
+            );
         }
-        let sound = module.entries().map(|entry| self.entry(entry)).fold(true, |all, one| all && one);
+        let faulty = module.entries().filter(|entry| !self.entry(entry)).count();
+        let sound = faulty == 0;
         match (module.factors(), module.embedding_factors()) {
             (Some(_), Some(_)) => {
-                self.report(&rules::P_KEY_TWICE, path, "has the factors of a linear module and of an embedding".to_owned());
+                self.report(
+                    &rules::P_KEY_TWICE,
+                    path,
+                    "has the factors of a linear module and of an embedding".to_owned(),
+                );
             }
             (Some(factors), None) if sound => self.linear(path, module, factors),
             (None, Some(factors)) if sound => self.embedding(module, factors),
@@ -93,7 +102,8 @@ impl Checker {
         }
         let (rank, out) = (down[0], up[0]);
         if axes > 2 && up[1] < rank && rank.is_multiple_of(up[1]) {
-            let reason = "in a convolution with groups, lora_A sees all inputs: no grouped weight holds the product";
+            let reason =
+                "in a convolution with groups, lora_A sees all inputs: no grouped weight holds the product";
             let hint = "serve it unmerged with PEFT, which refuses to merge it too";
             self.refusal.get_or_insert_with(|| Refusal::new(format!("{path} (groups > 1)"), reason, hint));
             return;
@@ -130,10 +140,12 @@ impl Checker {
 
     fn values(&mut self, module: &Module<'_>) {
         let factors = [&module.a, &module.b, &module.embedding_a, &module.embedding_b];
-        let factors = factors.into_iter().flatten().filter_map(|entry| values::check_factor(&entry.key, &entry.tensor));
+        let factors =
+            factors.into_iter().flatten().filter_map(|entry| values::check_factor(&entry.key, &entry.tensor));
         self.findings.extend(factors);
         let others = [&module.bias, &module.tokens];
-        let others = others.into_iter().flatten().filter_map(|entry| values::check_finite(&entry.key, &entry.tensor));
+        let others =
+            others.into_iter().flatten().filter_map(|entry| values::check_finite(&entry.key, &entry.tensor));
         self.findings.extend(others);
         let magnitude = module.magnitude.as_ref();
         self.findings.extend(magnitude.and_then(|entry| values::check_magnitude(&entry.key, &entry.tensor)));
@@ -141,7 +153,9 @@ impl Checker {
 
     /// An attention module has its own factors beside those of its output projection, and no bias of them.
     fn attention(&mut self, out_proj: &str, contents: &Contents<'_>) {
-        let Some(projection) = contents.modules.get(out_proj).filter(|module| module.in_attention) else { return };
+        let Some(projection) = contents.modules.get(out_proj).filter(|module| module.in_attention) else {
+            return;
+        };
         let path = out_proj.strip_suffix(".out_proj").unwrap_or(out_proj);
         let module = contents.modules.get(path);
         if module.is_none_or(|module| module.factors().is_none()) {

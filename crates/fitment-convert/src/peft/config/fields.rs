@@ -72,7 +72,12 @@ impl<'j> Fields<'j> {
     }
 
     /// A map of patterns, in the order of the file.
-    pub(super) fn patterns<T>(&mut self, key: &str, what: &str, read: fn(&Value) -> Option<T>) -> Vec<(String, T)> {
+    pub(super) fn patterns<T>(
+        &mut self,
+        key: &str,
+        what: &str,
+        read: fn(&Value) -> Option<T>,
+    ) -> Vec<(String, T)> {
         let what = format!("a map from patterns to {what}");
         let read_all = |value: &'j Value| {
             let entry = |(pattern, value): (&String, &Value)| Some((pattern.clone(), read(value)?));

@@ -17,17 +17,53 @@ use serde_json::{Map, Value};
 
 /// Keys of `LoraConfig` that change nothing here, or that [`variants`] looks at.
 const OTHER_KEYS: &[&str] = &[
-    "alora_invocation_tokens", "arrow_config", "corda_config", "enable_lora", "eva_config", "inference_mode",
-    "init_lora_weights", "kasa_config", "layer_replication", "loftq_config", "lora_dropout", "lora_ga_config",
-    "megatron_config", "megatron_core", "merge_weights", "monteclora_config", "peft_type", "qalora_group_size",
-    "runtime_config", "target_parameters", "use_bdlora", "use_qalora", "velora_config",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "corda_config",
+    "enable_lora",
+    "eva_config",
+    "inference_mode",
+    "init_lora_weights",
+    "kasa_config",
+    "layer_replication",
+    "loftq_config",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_config",
+    "megatron_core",
+    "merge_weights",
+    "monteclora_config",
+    "peft_type",
+    "qalora_group_size",
+    "runtime_config",
+    "target_parameters",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
 ];
 
 /// Keys that [`Config`] holds.
 const READ_KEYS: &[&str] = &[
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "exclude_modules",
-    "fan_in_fan_out", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_bias", "modules_to_save",
-    "peft_version", "r", "rank_pattern", "revision", "target_modules", "task_type", "trainable_token_indices", "use_dora",
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "ensure_weight_tying",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_bias",
+    "modules_to_save",
+    "peft_version",
+    "r",
+    "rank_pattern",
+    "revision",
+    "target_modules",
+    "task_type",
+    "trainable_token_indices",
+    "use_dora",
     "use_rslora",
 ];
 
@@ -150,9 +186,11 @@ fn refused_method(fields: &mut Fields<'_>) -> Option<Refusal> {
             let (reason, hint) = method.refusal();
             Some(Refusal::new(format!("peft_type {peft_type}"), reason, hint))
         }
-        None => {
-            Some(Refusal::new(format!("peft_type {peft_type}"), "PEFT 0.21 has no such method", "update fitment"))
-        }
+        None => Some(Refusal::new(
+            format!("peft_type {peft_type}"),
+            "PEFT 0.21 has no such method",
+            "update fitment",
+        )),
     }
 }
 
@@ -255,7 +293,8 @@ fn tokens(fields: &mut Fields<'_>) -> Option<Tokens> {
         value => indices(value).map(Tokens::Embedding),
     };
     if read.is_none() {
-        let message = format!("is {}, expected token indices, or a map from modules to them", fields::brief(value));
+        let message =
+            format!("is {}, expected token indices, or a map from modules to them", fields::brief(value));
         fields.fault("trainable_token_indices", message);
     }
     read

@@ -29,16 +29,52 @@ const VARIANTS: &[(&str, &str, &str)] = &[
         "LoRA on expert tensors comes in three orientations by writer version, which this version does not tell apart yet",
         MERGE,
     ),
-    ("layer_replication", "replicated layers share the weights of the base: no checkpoint of the base's layers holds the result", "materialise the replicated layers first"),
-    ("alora_invocation_tokens", "an activated LoRA acts only from its invocation tokens on: there is no one set of weights", "serve it with PEFT or vLLM"),
-    ("arrow_config", "Arrow routes every token to other adapters: there is no one set of weights", "convert the routed adapters one by one"),
+    (
+        "layer_replication",
+        "replicated layers share the weights of the base: no checkpoint of the base's layers holds the result",
+        "materialise the replicated layers first",
+    ),
+    (
+        "alora_invocation_tokens",
+        "an activated LoRA acts only from its invocation tokens on: there is no one set of weights",
+        "serve it with PEFT or vLLM",
+    ),
+    (
+        "arrow_config",
+        "Arrow routes every token to other adapters: there is no one set of weights",
+        "convert the routed adapters one by one",
+    ),
     ("use_qalora", "QALoRA averages its input over groups, and its base is quantised", "serve it with PEFT"),
-    ("use_bdlora", "the short factors of BD-LoRA stand for block-diagonal ones, which this version does not expand yet", MERGE),
-    ("kasa_config", "KaSA counts from a base without its smallest singular values, which this version does not compute yet", MERGE),
-    ("velora_config", "VeLoRA stores tensors beside the factors that this version does not check yet", "re-save it with PEFT without velora_config: its weights are plain LoRA"),
-    ("monteclora_config", "MonteCLoRA stores a sampler beside the factors that this version does not check yet", "re-save it with PEFT without monteclora_config: its weights are plain LoRA"),
-    ("megatron_config", "the adapter was made on Megatron's parallel layers, whose names and layout differ from the checkpoint's", "export it with Megatron-Bridge as a plain PEFT adapter"),
-    ("enable_lora", "fused LoRA of PEFT 0.2 (`enable_lora`) has grouped factors", "split it into one LoRA for each projection with the PEFT version that wrote it"),
+    (
+        "use_bdlora",
+        "the short factors of BD-LoRA stand for block-diagonal ones, which this version does not expand yet",
+        MERGE,
+    ),
+    (
+        "kasa_config",
+        "KaSA counts from a base without its smallest singular values, which this version does not compute yet",
+        MERGE,
+    ),
+    (
+        "velora_config",
+        "VeLoRA stores tensors beside the factors that this version does not check yet",
+        "re-save it with PEFT without velora_config: its weights are plain LoRA",
+    ),
+    (
+        "monteclora_config",
+        "MonteCLoRA stores a sampler beside the factors that this version does not check yet",
+        "re-save it with PEFT without monteclora_config: its weights are plain LoRA",
+    ),
+    (
+        "megatron_config",
+        "the adapter was made on Megatron's parallel layers, whose names and layout differ from the checkpoint's",
+        "export it with Megatron-Bridge as a plain PEFT adapter",
+    ),
+    (
+        "enable_lora",
+        "fused LoRA of PEFT 0.2 (`enable_lora`) has grouped factors",
+        "split it into one LoRA for each projection with the PEFT version that wrote it",
+    ),
 ];
 
 /// Initialisations that leave the base as it is.

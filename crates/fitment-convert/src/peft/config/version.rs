@@ -41,7 +41,8 @@ pub(in crate::peft) enum PatternRule {
 }
 
 impl PatternRule {
-    pub(in crate::peft) const ALL: [PatternRule; 3] = [PatternRule::Joint, PatternRule::Dotted, PatternRule::Grouped];
+    pub(in crate::peft) const ALL: [PatternRule; 3] =
+        [PatternRule::Joint, PatternRule::Dotted, PatternRule::Grouped];
 
     pub(in crate::peft) fn of(version: Version) -> Self {
         if version >= Version::new(0, 15) {

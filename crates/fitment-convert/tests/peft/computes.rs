@@ -1,19 +1,11 @@
 //! Every PEFT fixture: read on its base it computes what PEFT computes; what cannot be put into weights is refused by name.
 
-mod fixture;
-#[path = "fixture/formula.rs"]
-mod formula;
-
+use crate::fixture::{self, Base, Folder, cases, root, text};
+use crate::formula;
 use fitment_convert::{Error, ReadOptions, read};
 use fitment_core::Adapter;
 use fitment_core::tensor::Dtype;
-use fixture::{Base, Folder, cases, root};
-use serde_json::Value;
 use std::path::Path;
-
-fn text<'v>(case: &'v Value, key: &str) -> Option<&'v str> {
-    case.get(key)?.as_str()
-}
 
 /// Compares what the edits make of the base with the file of the case, name by name.
 fn compare(name: &str, (adapter, base): (&Adapter<'_>, &Base), expected: &Path) {

@@ -1,0 +1,117 @@
+//! The `adapter_config.json` of an adapter that did not come from PEFT.
+
+use super::draft::{Draft, Kind};
+use crate::peft::pattern::escaped;
+use fitment_core::Adapter;
+use fitment_core::checkpoint::Checkpoint;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The version whose rules the config follows.
+const VERSION: &str = "0.21.2";
+
+/// What PEFT takes for a target of an adapter without any.
+const NO_TARGETS: &str = "dummy-target-modules";
+
+/// The config as PEFT writes it: sorted keys, two spaces.
+pub(super) fn text(adapter: &Adapter<'_>, draft: &Draft<'_>, base: Option<&dyn Checkpoint>) -> String {
+    let fields = fields(adapter, draft, base);
+    let sorted: Map<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    serde_json::to_string_pretty(&sorted).expect("plain JSON values serialise")
+}
+
+fn fields(
+    adapter: &Adapter<'_>,
+    draft: &Draft<'_>,
+    base: Option<&dyn Checkpoint>,
+) -> BTreeMap<&'static str, Value> {
+    let rank = most_common(draft.modules.values().map(|adapted| adapted.rank)).unwrap_or(8);
+    let alpha = most_common(draft.modules.values().map(|adapted| adapted.alpha.to_bits()))
+        .map_or(8.0, f64::from_bits);
+    let exact = |module: &String| format!("^{}", escaped(module));
+    let patterns = |of: &dyn Fn(&super::draft::Adapted) -> Option<Value>| -> Value {
+        let entry = |(module, adapted)| Some((exact(module), of(adapted)?));
+        Value::Object(draft.modules.iter().filter_map(entry).collect())
+    };
+    let linear = |kind: Kind| matches!(kind, Kind::Linear | Kind::Conv1d);
+    let mut kinds =
+        draft.modules.values().map(|adapted| adapted.kind).filter(|kind| linear(*kind)).peekable();
+    let conv1d = kinds.peek().is_some() && kinds.all(|kind| kind == Kind::Conv1d);
+    BTreeMap::from([
+        ("alpha_pattern", patterns(&|adapted| (adapted.alpha != alpha).then(|| number(adapted.alpha)))),
+        ("base_model_name_or_path", json!(adapter.base.name)),
+        ("bias", json!(bias(draft))),
+        ("fan_in_fan_out", json!(conv1d)),
+        ("inference_mode", json!(true)),
+        ("init_lora_weights", json!(true)),
+        ("lora_alpha", number(alpha)),
+        ("lora_bias", json!(!draft.biased.is_empty())),
+        ("lora_dropout", json!(0.0)),
+        ("modules_to_save", if draft.saved.is_empty() { Value::Null } else { json!(draft.saved) }),
+        ("peft_type", json!("LORA")),
+        ("peft_version", json!(VERSION)),
+        ("r", json!(rank)),
+        ("rank_pattern", patterns(&|adapted| (adapted.rank != rank).then(|| json!(adapted.rank)))),
+        ("revision", json!(adapter.base.revision)),
+        ("target_modules", targets(draft, base)),
+        ("task_type", json!(adapter.base.architecture.as_deref().and_then(task_type))),
+        ("trainable_token_indices", if draft.tokens.is_empty() { Value::Null } else { json!(draft.tokens) }),
+        ("use_dora", json!(draft.tensors.keys().any(|key| key.ends_with(".lora_magnitude_vector")))),
+        ("use_rslora", json!(false)),
+    ])
+}
+
+/// Full paths; as one pattern where a path is also the end of another module's.
+fn targets(draft: &Draft<'_>, base: Option<&dyn Checkpoint>) -> Value {
+    if draft.modules.is_empty() {
+        return json!(NO_TARGETS);
+    }
+    let is_tail = |name: &String| {
+        let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
+        let tails = module.match_indices('.').map(|(at, _)| &module[at + 1..]);
+        !draft.modules.contains_key(module) && tails.into_iter().any(|tail| draft.modules.contains_key(tail))
+    };
+    if base.is_some_and(|base| base.tensors().keys().any(is_tail)) {
+        let paths: Vec<String> = draft.modules.keys().map(|module| escaped(module)).collect();
+        return json!(paths.join("|"));
+    }
+    json!(draft.modules.keys().collect::<Vec<_>>())
+}
+
+fn bias(draft: &Draft<'_>) -> &'static str {
+    if draft.bias_only.is_empty() {
+        "none"
+    } else if draft.bias_only.iter().all(|module| draft.modules.contains_key(module)) {
+        "lora_only"
+    } else {
+        "all"
+    }
+}
+
+fn task_type(architecture: &str) -> Option<&'static str> {
+    const TASKS: &[(&str, &str)] = &[
+        ("ForCausalLM", "CAUSAL_LM"),
+        ("LMHeadModel", "CAUSAL_LM"),
+        ("ForSequenceClassification", "SEQ_CLS"),
+        ("ForTokenClassification", "TOKEN_CLS"),
+        ("ForQuestionAnswering", "QUESTION_ANS"),
+    ];
+    TASKS.iter().find(|(end, _)| architecture.ends_with(end)).map(|(_, task)| *task)
+}
+
+/// Whole numbers without a point, as PEFT's users write alpha.
+fn number(value: f64) -> Value {
+    let whole = value as i64;
+    if whole as f64 == value && whole.unsigned_abs() < 1 << 53 { json!(whole) } else { json!(value) }
+}
+
+fn most_common<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts = BTreeMap::new();
+    for value in values {
+        *counts.entry(value).or_insert(0usize) += 1;
+    }
+    counts
+        .into_iter()
+        .max_by_key(|(value, count)| (*count, std::cmp::Reverse(*value)))
+        .map(|(value, _)| value)
+}

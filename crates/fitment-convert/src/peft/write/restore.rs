@@ -1,0 +1,164 @@
+//! The files of an adapter that was read from PEFT, as they were.
+
+use crate::files::{Content, OutputFile};
+use crate::peft::config::{self, Config};
+use crate::peft::contents::{self, Contents};
+use crate::peft::folder::{CONFIG, INDEX, WEIGHTS};
+use crate::peft::keys::{self, Part};
+use crate::peft::{scale, tokens};
+use crate::write::Written;
+use fitment_core::Adapter;
+use fitment_core::json;
+use fitment_core::model::{Add, Edit, Lora, NormOf, Set, Source};
+use fitment_core::tensor::Tensor;
+use std::collections::BTreeMap;
+
+/// What came of it.
+pub(super) enum Restored<'a> {
+    /// The source's own files.
+    Same(Written<'a>),
+    /// The adapter did not come from PEFT.
+    NotPeft,
+    /// It did, but is another since: why its config no longer holds.
+    Changed(String),
+}
+
+/// Puts the source's files together again.
+pub(super) fn restore<'a>(adapter: &Adapter<'a>) -> Restored<'a> {
+    let Some(source) = adapter.source.as_ref().filter(|source| source.format == "peft") else {
+        return Restored::NotPeft;
+    };
+    match files(adapter, source) {
+        Ok(files) => Restored::Same(Written { files, losses: Vec::new() }),
+        Err(reason) => Restored::Changed(reason),
+    }
+}
+
+fn files<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<OutputFile<'a>>, String> {
+    let is_config = |path: &str| path.rsplit('/').next() == Some(CONFIG);
+    let file = source.files.iter().find(|file| is_config(&file.path)).ok_or("its config is not kept")?;
+    let prefix = file.path.strip_suffix(CONFIG).unwrap_or_default();
+    let config = config::parse(file.data.bytes()).config.ok_or("its kept config cannot be read")?;
+    let tensors = tensors(adapter, source, &config)?;
+    check_scales(adapter, &config, &tensors)?;
+    let mut files: Vec<OutputFile<'a>> = source
+        .files
+        .iter()
+        .map(|file| OutputFile { path: file.path.clone(), content: plain(&file.data) })
+        .collect();
+    let index_path = format!("{prefix}{INDEX}");
+    let index = source.files.iter().find(|file| file.path == index_path).map(|file| file.data.bytes());
+    for (name, tensors) in shards(index, tensors)? {
+        let content = Content::Container { metadata: source.metadata.clone(), tensors };
+        files.push(OutputFile { path: format!("{prefix}{name}"), content });
+    }
+    Ok(files)
+}
+
+fn plain<'a>(data: &Tensor<'a>) -> Content<'a> {
+    Content::Bytes(data.data().clone())
+}
+
+type Tensors<'a> = BTreeMap<String, Tensor<'a>>;
+
+/// Every tensor under its key in the source, in the source's orientation and order of rows.
+fn tensors<'a>(adapter: &Adapter<'a>, source: &Source<'a>, config: &Config) -> Result<Tensors<'a>, String> {
+    let mut tensors = Tensors::new();
+    let mut put = |key: &str, tensor: Tensor<'a>| match tensors.insert(key.to_owned(), tensor.clone()) {
+        Some(other) if other.bytes() != tensor.bytes() || other.shape() != tensor.shape() => {
+            Err(format!("two edits differ in what stood under {key}"))
+        }
+        Some(_) | None => Ok(()),
+    };
+    for edit in &adapter.edits {
+        for (role, tensor) in edit.tensors().into_iter().filter(|(role, _)| *role != "rows") {
+            let label = edit.target().map(|target| target.label()).unwrap_or_default();
+            let key = edit.origin().keys.get(role).ok_or_else(|| format!("{label} has no key for {role}"))?;
+            put(
+                key,
+                as_stored(edit, key, tensor, config)
+                    .ok_or_else(|| format!("{label} no longer fits {key}"))?,
+            )?;
+        }
+        unchanged_kind(edit)?;
+    }
+    for kept in &source.kept {
+        put(&kept.key, kept.value.clone())?;
+    }
+    Ok(tensors)
+}
+
+/// PEFT computes with the norm of the merged weight, and knows no removals or exceptions.
+fn unchanged_kind(edit: &Edit<'_>) -> Result<(), String> {
+    let foreign = match edit {
+        Edit::Lora(Lora { mid, magnitude, .. }) => {
+            let other_norm =
+                |m: &fitment_core::model::Magnitude<'_>| m.norm_of != NormOf::Merged || m.eps != 0.0;
+            mid.is_some() || magnitude.as_ref().is_some_and(other_norm)
+        }
+        Edit::Add(Add { exceptions, .. }) => exceptions.is_some(),
+        Edit::Remove(_) => true,
+        Edit::Set(_) | Edit::Config(_) => false,
+    };
+    if foreign { Err(format!("it holds a {} that PEFT does not make", edit.kind())) } else { Ok(()) }
+}
+
+fn as_stored<'a>(edit: &Edit<'a>, key: &str, tensor: &Tensor<'a>, config: &Config) -> Option<Tensor<'a>> {
+    let parsed = keys::parse(key);
+    match (&parsed.part, edit) {
+        (Part::EmbeddingA | Part::EmbeddingB, _) => tensor.transposed(),
+        (Part::TokenRows, Edit::Set(Set { rows: Some(rows), .. })) => {
+            let indices = tokens::indices_of(config, &parsed.module)?;
+            let (_, numbers) = tokens::ascending(indices, tensor)?;
+            (numbers.bytes() == rows.bytes()).then(|| tokens::as_listed(indices, tensor))?
+        }
+        (Part::TokenRows, _) => None,
+        _ => Some(tensor.clone()),
+    }
+}
+
+/// The scales that PEFT will compute from config and shapes must be those of the edits.
+fn check_scales(adapter: &Adapter<'_>, config: &Config, tensors: &Tensors<'_>) -> Result<(), String> {
+    let listed: Vec<(String, Tensor<'_>)> = tensors.iter().map(|(key, t)| (key.clone(), t.clone())).collect();
+    let sorted = contents::sort(&listed);
+    let contents: Contents<'_> = sorted.contents;
+    let scaled = scale::find(config, &contents).map_err(|fault| fault.to_string())?;
+    for edit in &adapter.edits {
+        let (role, found) = match edit {
+            Edit::Lora(lora) => ("up", lora.scale),
+            Edit::Add(add) => ("value", add.scale),
+            Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => continue,
+        };
+        let key = edit.origin().keys.get(role).map(String::as_str).unwrap_or_default();
+        let module = keys::parse(key).module;
+        let expected = scaled.scales.get(&module).map(|scale| scale.scale);
+        if expected.map(f64::to_bits) != Some(found.to_bits()) {
+            return Err(format!(
+                "the scale of {module} is {found}, its config says {}",
+                expected.unwrap_or(f64::NAN)
+            ));
+        }
+        let has_magnitude = matches!(edit, Edit::Lora(lora) if lora.magnitude.is_some());
+        if matches!(edit, Edit::Lora(_)) && has_magnitude != config.use_dora {
+            return Err(format!("{module} and its config disagree about a magnitude"));
+        }
+    }
+    Ok(())
+}
+
+/// The weight files: one, or those that a kept index names.
+fn shards<'a>(
+    index: Option<&[u8]>,
+    tensors: Tensors<'a>,
+) -> Result<Vec<(String, Vec<(String, Tensor<'a>)>)>, String> {
+    let Some(index) = index else { return Ok(vec![(WEIGHTS.to_owned(), tensors.into_iter().collect())]) };
+    let index = json::parse(index).map_err(|fault| format!("its kept index: {fault}"))?;
+    let mut shards: BTreeMap<String, Vec<(String, Tensor<'a>)>> = BTreeMap::new();
+    for (key, tensor) in tensors {
+        let place = index.get("weight_map").and_then(|map| map.get(&key)?.as_str());
+        let place = place.filter(|path| crate::files::is_safe_path(path));
+        let place = place.ok_or_else(|| format!("its kept index has no file for {key}"))?;
+        shards.entry(place.to_owned()).or_default().push((key, tensor));
+    }
+    Ok(shards.into_iter().collect())
+}

@@ -1,0 +1,7 @@
+//! PEFT's adapters, both ways, held against files that PEFT itself wrote.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod computes;
+mod fixture;
+mod formula;
+mod returns;
