@@ -1,7 +1,9 @@
 //! Support for the tests of the workspace: where things lie, and the program under test.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod conformance;
+pub mod oracle;
 pub mod place;
 pub mod program;
 pub mod source;

@@ -1,0 +1,236 @@
+//! What may be typed: one definition from which parsing, help, completions and the man page come.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Convert, validate, inspect and apply neural-network adapters.
+///
+/// An adapter PATH is a Fitment file or any adapter that `fitment convert` reads (file or folder); a BASE is a
+/// Hugging Face folder, sharded or not, or one safetensors file.
+#[derive(Debug, Parser)]
+#[command(name = "fitment", version, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 findings, mismatch or refused loss; 2 usage or unreadable input;
+3 nothing could be checked; 130 interrupted.
+
+Examples:
+  fitment convert my-lora -o my-lora.fitment.safetensors --base ./Llama-3.2-1B
+  fitment validate my-lora.fitment.safetensors --base ./Llama-3.2-1B
+  fitment apply ./Llama-3.2-1B my-lora.fitment.safetensors -o ./merged";
+
+/// Options of every verb.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Print one JSON document on standard output instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Print more: every assumption, every tensor
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Convert(Convert),
+    Validate(Validate),
+    Inspect(Inspect),
+    Apply(Apply),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// Convert an adapter to a Fitment file, or to another toolchain's format
+///
+/// Exactly, or with a list of what is lost. A loss that changes the function is refused without --allow-loss. With --base
+/// the result is bound to that base: names and shapes are checked, and the digest of every touched tensor is recorded.
+/// A Fitment file as SRC and --base binds it again; one that another tool re-saved is repaired.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fitment convert my-lora -o my-lora.fitment.safetensors
+  fitment convert my-lora -o my-lora.fitment.safetensors --base ./Llama-3.2-1B
+  fitment convert my-lora.fitment.safetensors --to peft -o back-to-peft")]
+pub(crate) struct Convert {
+    /// Adapter to read: a Fitment file, or a foreign file or folder
+    pub(crate) src: PathBuf,
+    /// Where to write: a file for the Fitment format, what the tool expects otherwise
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
+    /// Format to write
+    #[arg(long, value_name = "FORMAT", default_value = "fitment")]
+    pub(crate) to: String,
+    /// Format of SRC, when more than one fits
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) from: Option<String>,
+    /// Base checkpoint to check against and to bind to
+    #[arg(long, value_name = "BASE")]
+    pub(crate) base: Option<PathBuf>,
+    /// Name to record for the base, such as org/model
+    #[arg(long, value_name = "NAME")]
+    pub(crate) base_name: Option<String>,
+    /// Which of several adapters in the folder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) adapter: Option<String>,
+    /// Write although something that changes the function is lost
+    #[arg(long)]
+    pub(crate) allow_loss: bool,
+    /// Carry all other files of the folder along
+    #[arg(long)]
+    pub(crate) keep_files: bool,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Check files against every rule of the spec, of their format and of the base
+///
+/// Prints all findings. Severities: error, warning, note. A finding at or above --fail-on makes the exit code 1.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fitment validate my-lora.fitment.safetensors
+  fitment validate adapters/* --base ./Llama-3.2-1B --fail-on warning
+  fitment validate my-lora --format sarif > fitment.sarif
+  fitment validate --explain M014")]
+pub(crate) struct Validate {
+    /// Adapters to check
+    #[arg(required_unless_present = "explain")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Base checkpoint that the adapters must fit
+    #[arg(long, value_name = "BASE")]
+    pub(crate) base: Option<PathBuf>,
+    /// Least severity that makes the exit code 1
+    #[arg(long, value_name = "SEVERITY", default_value = "error")]
+    pub(crate) fail_on: FailOn,
+    /// Leave out findings of a code
+    #[arg(long, value_name = "CODE")]
+    pub(crate) allow: Vec<String>,
+    /// Make findings of a code errors
+    #[arg(long, value_name = "CODE")]
+    pub(crate) deny: Vec<String>,
+    /// Form of the report
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<ReportFormat>,
+    /// Format of the adapters, when more than one fits
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) from: Option<String>,
+    /// Which of several adapters in a folder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) adapter: Option<String>,
+    /// Say what a code means and what to do, and stop
+    #[arg(long, value_name = "CODE", conflicts_with = "paths")]
+    pub(crate) explain: Option<String>,
+}
+
+/// Severities that a run can fail on.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FailOn {
+    Error,
+    Warning,
+    Note,
+}
+
+/// Forms of a validation report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people
+    Text,
+    /// One document, a stable contract
+    Json,
+    /// GitHub workflow commands
+    Github,
+    /// SARIF 2.1.0
+    Sarif,
+}
+
+/// Show what is in an adapter
+///
+/// Reads the header only: the size of the file does not matter.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fitment inspect my-lora.fitment.safetensors
+  fitment inspect my-lora --tensors
+  fitment inspect my-lora --json | jq .rank")]
+pub(crate) struct Inspect {
+    /// Adapter to show
+    pub(crate) path: PathBuf,
+    /// List every stored tensor
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// Base checkpoint, for names that need it and the share of its parameters
+    #[arg(long, value_name = "BASE")]
+    pub(crate) base: Option<PathBuf>,
+    /// Format of PATH, when more than one fits
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) from: Option<String>,
+    /// Which of several adapters in the folder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) adapter: Option<String>,
+}
+
+/// Apply adapters to a base checkpoint: a new checkpoint, rounded once
+///
+/// Works tensor by tensor in bounded memory. Digests that an adapter records are checked in the same pass. The output
+/// appears whole or not at all.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fitment apply ./Llama-3.2-1B my-lora.fitment.safetensors -o ./merged
+  fitment apply ./Llama-3.2-1B style.fitment.safetensors:0.7 ./peft-lora:0.3 -o ./merged
+  fitment apply ./Llama-3.2-1B my-lora -o ./merged --skip '*.mlp.*' --dtype bf16")]
+pub(crate) struct Apply {
+    /// Base checkpoint: a Hugging Face folder or one safetensors file
+    pub(crate) base: PathBuf,
+    /// Adapters, each with an optional weight: PATH or PATH:WEIGHT
+    #[arg(required = true, value_name = "PATH[:WEIGHT]")]
+    pub(crate) adapters: Vec<String>,
+    /// Folder to write; a file when BASE is a file
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Leave out targets whose name matches
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) skip: Vec<String>,
+    /// Take the tokenizer files from this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Dtype of every floating-point tensor written
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) dtype: Option<OutputDtype>,
+    /// Accept a base whose digests or dtypes differ from the recorded ones
+    #[arg(long)]
+    pub(crate) allow_base_mismatch: bool,
+    /// Format of the adapters, when more than one fits
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) from: Option<String>,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Dtypes that a checkpoint can be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputDtype {
+    F64,
+    F32,
+    F16,
+    Bf16,
+}
+
+/// Print shell completions
+#[derive(Args, Debug)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Print the manual page
+#[derive(Args, Debug)]
+pub(crate) struct Man {}

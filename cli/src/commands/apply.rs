@@ -1,0 +1,194 @@
+//! `fitment apply`.
+
+use super::open::{self, How, of_io};
+use crate::args::{Apply, OutputDtype};
+use crate::console::{Console, Exit, Failure, Run};
+use crate::progress::Progress;
+use crate::weighted::Weighted;
+use anyhow::anyhow;
+use fitment_apply::{Culprit, Input, Options, Outcome, Plan, Refusal};
+use fitment_convert::{Converted, Loss};
+use fitment_core::checkpoint::OutputTensor;
+use fitment_core::tensor::Dtype;
+use fitment_io::{AdapterFiles, CheckpointDir, CheckpointOutput, ConfigEdit, Finished, OutputOptions};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) fn run(args: &Apply, console: Console) -> Run {
+    let cancel = interruptible()?;
+    let weighted = args
+        .adapters
+        .iter()
+        .map(|text| Weighted::parse(text, |path| path.exists()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let base = open::base(&args.base)?;
+    let files = weighted
+        .iter()
+        .map(|adapter| AdapterFiles::load(&adapter.path).map_err(of_io))
+        .collect::<Result<Vec<_>, _>>()?;
+    let converted = read(args, &weighted, &files, &base)?;
+    for Converted { losses, findings, .. } in &converted {
+        for finding in findings {
+            console.say(finding);
+        }
+        open::say_losses(&without_carrying(losses), console);
+    }
+    let inputs: Vec<Input<'_>> = weighted
+        .iter()
+        .zip(&converted)
+        .map(|(weighted, converted)| Input {
+            adapter: &converted.adapter,
+            weight: weighted.weight,
+            name: weighted.path.display().to_string(),
+        })
+        .collect();
+    let options = Options {
+        skip: args.skip.clone(),
+        dtype: args.dtype.map(dtype),
+        allow_base_mismatch: args.allow_base_mismatch,
+    };
+    let plan = Plan::new(&inputs, &base, &options).map_err(|refusal| refused(&refusal, console))?;
+    for note in &plan.notes {
+        console.say(format_args!("note: {note}"));
+    }
+    let (outcome, finished) = write(args, &plan, &base, &cancel, console)?;
+    report(args, &plan, (&outcome, &finished), console);
+    Ok(Exit::Done)
+}
+
+/// A flag that SIGINT and SIGTERM raise: the run then ends in order, and removes what it has begun.
+fn interruptible() -> Result<Arc<AtomicBool>, Failure> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+    Ok(cancel)
+}
+
+fn read<'f>(
+    args: &Apply,
+    weighted: &[Weighted],
+    files: &'f [AdapterFiles],
+    base: &CheckpointDir,
+) -> Result<Vec<Converted<'f>>, Failure> {
+    let read = |(weighted, files): (&Weighted, &'f AdapterFiles)| {
+        let foreign = open::foreign_base(files, base);
+        let how = How { from: args.from.as_deref(), base: foreign, ..How::default() };
+        open::adapter(&weighted.path, files, how).map(|(_, converted)| converted)
+    };
+    weighted.iter().zip(files).map(read).collect()
+}
+
+/// Files that a conversion would have carried along are of no interest here.
+fn without_carrying(losses: &[Loss]) -> Vec<Loss> {
+    let carried = |loss: &&Loss| !matches!(loss, Loss::FileLeft { .. });
+    losses.iter().filter(carried).cloned().collect()
+}
+
+fn dtype(dtype: OutputDtype) -> Dtype {
+    match dtype {
+        OutputDtype::F64 => Dtype::F64,
+        OutputDtype::F32 => Dtype::F32,
+        OutputDtype::F16 => Dtype::F16,
+        OutputDtype::Bf16 => Dtype::BF16,
+    }
+}
+
+/// All culprits, a line each, before the error line that names the first.
+fn refused(refusal: &Refusal, console: Console) -> Failure {
+    const SHOWN: usize = 50;
+    let culprits: &[Culprit] = refusal.culprits();
+    if culprits.len() > 1 {
+        for culprit in culprits.iter().take(SHOWN) {
+            console.say(culprit);
+        }
+        if culprits.len() > SHOWN {
+            console.say(format_args!("… and {} more", culprits.len() - SHOWN));
+        }
+    }
+    let failure = Failure::new(Exit::Unusable, anyhow!("{refusal}"));
+    open::with_hint(failure, refusal.hint().map(str::to_owned))
+}
+
+fn write(
+    args: &Apply,
+    plan: &Plan<'_>,
+    base: &CheckpointDir,
+    cancel: &AtomicBool,
+    console: Console,
+) -> Result<(Outcome, Finished), Failure> {
+    let tensors: Vec<&OutputTensor> = plan.tensors().collect();
+    let config: Vec<ConfigEdit> =
+        plan.config.iter().map(|change| (change.path.clone(), change.to.clone())).collect();
+    let options = OutputOptions { force: args.force, tokenizer: args.tokenizer.clone(), inputs: vec![] };
+    let output =
+        CheckpointOutput::create(base, &args.output, (&tensors, &config), &options).map_err(of_io)?;
+    let progress = Progress::bytes(console, plan.bytes(), "applying");
+    let outcome = fitment_apply::execute(plan, base, &output, &|bytes| progress.advance(bytes), cancel);
+    progress.clear();
+    let outcome = outcome.map_err(stopped)?;
+    let finished = output.finish().map_err(of_io)?;
+    Ok((outcome, finished))
+}
+
+fn stopped(error: fitment_apply::Error) -> Failure {
+    let hint = error.hint().map(str::to_owned);
+    let exit = match &error {
+        fitment_apply::Error::Cancelled => Exit::Interrupted,
+        fitment_apply::Error::BaseMismatch { .. } => Exit::Findings,
+        _ => Exit::Unusable,
+    };
+    open::with_hint(Failure::new(exit, error), hint)
+}
+
+fn mismatch(mismatch: &fitment_apply::Mismatch) -> String {
+    format!("{}: not the tensor that {} was made for (allowed)", mismatch.target, mismatch.file)
+}
+
+fn report(args: &Apply, plan: &Plan<'_>, (outcome, finished): (&Outcome, &Finished), console: Console) {
+    let mismatches: Vec<String> = outcome.mismatches.iter().map(mismatch).collect();
+    if console.json {
+        let config: Vec<_> = plan
+            .config
+            .iter()
+            .map(|change| json!({"key": change.path.join("."), "from": change.from, "to": change.to}))
+            .collect();
+        console.document(&json!({
+            "fitment_apply": 1,
+            "base": args.base.display().to_string(),
+            "adapters": args.adapters,
+            "output": args.output.display().to_string(),
+            "tensors": outcome.tensors,
+            "changed": outcome.changed,
+            "bytes": outcome.bytes,
+            "digests_checked": outcome.checked,
+            "mismatches": mismatches,
+            "config": config,
+            "notes": plan.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "shards": finished.shards,
+            "carried": finished.carried,
+            "left_out": finished.left_out,
+        }));
+        return;
+    }
+    for mismatch in &mismatches {
+        console.warn(mismatch);
+    }
+    for change in &plan.config {
+        console.say(format_args!("config: {} = {}", change.path.join("."), change.to));
+    }
+    for name in &finished.left_out {
+        console.detail(format_args!("left out: {name}"));
+    }
+    let digests = match outcome.checked {
+        0 => "no digests to check".to_owned(),
+        count => format!("{count} digests checked"),
+    };
+    console.say(format_args!(
+        "wrote {} ({} tensors, {} changed, {:.1} MB, {digests})",
+        args.output.display(),
+        outcome.tensors,
+        outcome.changed,
+        outcome.bytes as f64 / 1e6
+    ));
+}

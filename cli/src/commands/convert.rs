@@ -1,0 +1,111 @@
+//! `fitment convert`.
+
+use super::open::{self, How};
+use crate::args::Convert;
+use crate::console::{Console, Exit, Failure, Run};
+use anyhow::anyhow;
+use fitment_convert::{Converted, FormatId, Loss, OutputFile, WriteOptions, Written};
+use fitment_core::checkpoint::Checkpoint;
+use fitment_io::FolderFile;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+pub(crate) fn run(args: &Convert, console: Console) -> Run {
+    let to = open::format(&args.to)?;
+    let files = open::files(&args.src)?;
+    let base = args.base.as_deref().map(|path| open::base(path)).transpose()?;
+    let base = base.as_ref().map(|base| base as &dyn Checkpoint);
+    let how = How {
+        from: args.from.as_deref(),
+        adapter: args.adapter.as_deref(),
+        base,
+        base_name: args.base_name.as_deref(),
+        keep_files: args.keep_files,
+    };
+    let (from, Converted { adapter, mut losses, findings }) = open::adapter(&args.src, &files, how)?;
+    let written = fitment_convert::write(&adapter, to, &WriteOptions { base })
+        .map_err(|error| open::of_convert(error, &args.src))?;
+    losses.extend(written.losses.iter().cloned());
+    let output = output_path(args, to)?;
+    if !console.json {
+        for finding in &findings {
+            console.say(finding);
+        }
+        open::say_losses(&losses, console);
+    }
+    open::refuse_loss(&losses, args.allow_loss)?;
+    save(&output, args.force, to, &written)?;
+    report(args, (from, to), &output, &adapter, (&losses, &findings), console);
+    Ok(Exit::Done)
+}
+
+/// `-o`, or for a Fitment file the source's name with the format's ending.
+fn output_path(args: &Convert, to: FormatId) -> Result<PathBuf, Failure> {
+    if let Some(output) = &args.output {
+        return Ok(output.clone());
+    }
+    let name = args.src.file_name().and_then(|name| name.to_str());
+    match name.filter(|_| to == FormatId::Fitment) {
+        Some(name) => {
+            let stem = name.strip_suffix(".safetensors").unwrap_or(name);
+            let stem = stem.strip_suffix(".fitment").unwrap_or(stem);
+            Ok(args.src.with_file_name(format!("{stem}.fitment.safetensors")))
+        }
+        None => Err(Failure::new(Exit::Unusable, anyhow!("no output named")).hint("name one with -o OUT")),
+    }
+}
+
+fn save(output: &Path, force: bool, to: FormatId, written: &Written<'_>) -> Result<(), Failure> {
+    if to == FormatId::Fitment {
+        let [file] = &written.files[..] else {
+            return Err(Failure::from(anyhow!("the Fitment writer gave {} files", written.files.len())));
+        };
+        return fitment_io::write_file_atomic(output, file.byte_len(), force, &|out| Ok(file.write_to(out)?))
+            .map_err(open::of_io);
+    }
+    let files: Vec<FolderFile<'_>> = written.files.iter().map(folder_file).collect();
+    fitment_io::write_folder_atomic(output, &files, force).map_err(open::of_io)
+}
+
+fn folder_file<'w>(file: &'w OutputFile<'w>) -> FolderFile<'w> {
+    FolderFile {
+        path: file.path.clone(),
+        len: file.byte_len(),
+        write: Box::new(move |out| Ok(file.write_to(out)?)),
+    }
+}
+
+fn report(
+    args: &Convert,
+    (from, to): (FormatId, FormatId),
+    output: &Path,
+    adapter: &fitment_core::Adapter<'_>,
+    (losses, findings): (&[Loss], &[fitment_core::Finding]),
+    console: Console,
+) {
+    let bound = adapter.base.is_bound();
+    if console.json {
+        let losses: Vec<_> = losses
+            .iter()
+            .map(|loss| json!({"id": loss.id(), "changes_function": loss.changes_function(), "message": loss.to_string()}))
+            .collect();
+        console.document(&json!({
+            "fitment_convert": 1,
+            "source": args.src.display().to_string(),
+            "from": from.to_string(),
+            "output": output.display().to_string(),
+            "to": to.to_string(),
+            "edits": adapter.edits.len(),
+            "bound": bound,
+            "losses": losses,
+            "findings": findings,
+        }));
+        return;
+    }
+    let binding = match (to, bound) {
+        (FormatId::Fitment, true) => ", bound to the base",
+        (FormatId::Fitment, false) => ", not bound to a base",
+        _ => "",
+    };
+    console.say(format_args!("wrote {} ({to}, {} edits{binding})", output.display(), adapter.edits.len()));
+}

@@ -1,0 +1,287 @@
+//! What an adapter is, as numbers and words: the JSON contract of `fitment inspect`, from which the text is drawn.
+
+use fitment_core::model::{Adapter, Edit, Layout};
+use fitment_validate::coverage;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that `inspect` says. Field names are a stable contract.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    /// Version of this contract.
+    pub(crate) fitment_inspect: u32,
+    pub(crate) path: String,
+    /// Format of the file that was read.
+    pub(crate) format: String,
+    /// Content id; absent for foreign files, which have none.
+    pub(crate) id: Option<String>,
+    pub(crate) families: Vec<&'static str>,
+    pub(crate) methods: Vec<&'static str>,
+    pub(crate) edits: usize,
+    /// Edits of each kind.
+    pub(crate) kinds: BTreeMap<&'static str, usize>,
+    /// Module paths that a low-rank edit hits.
+    pub(crate) modules: usize,
+    pub(crate) ranks: Vec<u64>,
+    pub(crate) scales: Vec<f64>,
+    /// Stored weights, source and digests not counted.
+    pub(crate) parameters: u64,
+    pub(crate) dtypes: Vec<&'static str>,
+    pub(crate) base: BaseSummary,
+    pub(crate) source: Option<SourceSummary>,
+    pub(crate) about: Option<AboutSummary>,
+    pub(crate) groups: Vec<Group>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tensors: Option<Vec<TensorLine>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BaseSummary {
+    pub(crate) name: Option<String>,
+    pub(crate) revision: Option<String>,
+    pub(crate) architecture: Option<String>,
+    pub(crate) layout: String,
+    /// Digests of the touched tensors are recorded.
+    pub(crate) bound: bool,
+    pub(crate) touched_tensors: usize,
+    /// Elements of the touched tensors, when all shapes are known.
+    pub(crate) touched_parameters: Option<u64>,
+    /// Elements of the whole base, when it was given.
+    pub(crate) parameters: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct SourceSummary {
+    pub(crate) format: String,
+    pub(crate) version: Option<String>,
+    pub(crate) files: Vec<String>,
+    pub(crate) kept_tensors: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct AboutSummary {
+    pub(crate) title: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) license: Option<String>,
+    pub(crate) triggers: Vec<String>,
+    pub(crate) tags: Vec<String>,
+}
+
+/// Edits of one sort on one kind of module.
+#[derive(Debug, Serialize)]
+pub(crate) struct Group {
+    pub(crate) component: Option<String>,
+    /// Target with its layer number as `*`.
+    pub(crate) target: String,
+    /// The layers, such as `0-21`; empty where the name has none.
+    pub(crate) layers: String,
+    pub(crate) edit: String,
+    pub(crate) rank: Option<u64>,
+    pub(crate) scale: Option<f64>,
+    pub(crate) dtype: String,
+    pub(crate) count: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TensorLine {
+    pub(crate) target: String,
+    pub(crate) kind: &'static str,
+    pub(crate) role: &'static str,
+    pub(crate) dtype: &'static str,
+    pub(crate) shape: Vec<u64>,
+}
+
+impl Summary {
+    pub(crate) fn of(adapter: &Adapter<'_>, path: &str, format: &str, id: Option<String>) -> Self {
+        let mut kinds = BTreeMap::new();
+        for edit in &adapter.edits {
+            *kinds.entry(edit.kind()).or_insert(0) += 1;
+        }
+        let scales: BTreeMap<u64, f64> = scales(adapter).map(|scale| (order_of(scale), scale)).collect();
+        Self {
+            fitment_inspect: 1,
+            path: path.to_owned(),
+            format: format.to_owned(),
+            id,
+            families: families(adapter),
+            methods: methods(adapter),
+            edits: adapter.edits.len(),
+            kinds,
+            modules: modules(adapter),
+            ranks: ranks(adapter).collect::<BTreeSet<_>>().into_iter().collect(),
+            scales: scales.into_values().collect(),
+            parameters: parameters(adapter),
+            dtypes: dtypes(adapter),
+            base: base(adapter),
+            source: adapter.source.as_ref().map(|source| SourceSummary {
+                format: source.format.clone(),
+                version: source.version.clone(),
+                files: source.files.iter().map(|file| file.path.clone()).collect(),
+                kept_tensors: source.kept.len(),
+            }),
+            about: (!adapter.about.is_empty()).then(|| AboutSummary {
+                title: adapter.about.title.clone(),
+                description: adapter.about.description.clone(),
+                license: adapter.about.license.clone(),
+                triggers: adapter.about.triggers.clone(),
+                tags: adapter.about.tags.clone(),
+            }),
+            groups: groups(adapter),
+            tensors: None,
+        }
+    }
+
+    pub(crate) fn with_tensors(mut self, adapter: &Adapter<'_>) -> Self {
+        let lines = adapter.edits.iter().flat_map(|edit| {
+            let target = edit.target().map(fitment_core::model::Target::label).unwrap_or_default();
+            let kind = edit.kind();
+            edit.tensors().into_iter().map(move |(role, tensor)| TensorLine {
+                target: target.clone(),
+                kind,
+                role,
+                dtype: tensor.dtype().name(),
+                shape: tensor.dims().to_vec(),
+            })
+        });
+        self.tensors = Some(lines.collect());
+        self
+    }
+}
+
+/// An order of finite doubles as integers, for sets of scales.
+fn order_of(value: f64) -> u64 {
+    let bits = value.to_bits();
+    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
+}
+
+fn scales(adapter: &Adapter<'_>) -> impl Iterator<Item = f64> {
+    adapter.edits.iter().filter_map(|edit| match edit {
+        Edit::Lora(edit) => Some(edit.scale),
+        Edit::Add(edit) => Some(edit.scale),
+        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => None,
+    })
+}
+
+fn ranks(adapter: &Adapter<'_>) -> impl Iterator<Item = u64> {
+    adapter.edits.iter().filter_map(|edit| match edit {
+        Edit::Lora(edit) => Some(edit.rank()),
+        _ => None,
+    })
+}
+
+fn families(adapter: &Adapter<'_>) -> Vec<&'static str> {
+    let has = |test: fn(&Edit<'_>) -> bool| adapter.edits.iter().any(test);
+    let families = [
+        (has(|edit| matches!(edit, Edit::Lora(_))), "weight-space low-rank"),
+        (has(|edit| matches!(edit, Edit::Set(_) | Edit::Add(_) | Edit::Remove(_))), "full-weight"),
+    ];
+    families.into_iter().filter(|(used, _)| *used).map(|(_, name)| name).collect()
+}
+
+fn methods(adapter: &Adapter<'_>) -> Vec<&'static str> {
+    let method = |edit: &Edit<'_>| match edit {
+        Edit::Lora(edit) if edit.magnitude.is_some() => "DoRA",
+        Edit::Lora(edit) if edit.origin.rslora => "rsLoRA",
+        Edit::Lora(_) => "LoRA",
+        Edit::Set(edit) if edit.rows.is_some() => "replaced rows",
+        Edit::Set(edit) if edit.create => "new tensors",
+        Edit::Set(_) => "replaced tensors",
+        Edit::Remove(_) => "removed tensors",
+        Edit::Add(_) => "dense update",
+        Edit::Config(_) => "config",
+    };
+    adapter.edits.iter().map(method).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn modules(adapter: &Adapter<'_>) -> usize {
+    let lora = adapter.edits.iter().filter(|edit| matches!(edit, Edit::Lora(_)));
+    lora.filter_map(Edit::target).map(|target| target.label()).collect::<BTreeSet<_>>().len()
+}
+
+fn parameters(adapter: &Adapter<'_>) -> u64 {
+    let tensors = adapter.edits.iter().flat_map(Edit::tensors);
+    tensors.filter(|(_, tensor)| tensor.dtype().is_weight()).map(|(_, tensor)| tensor.elements()).sum()
+}
+
+fn dtypes(adapter: &Adapter<'_>) -> Vec<&'static str> {
+    let tensors = adapter.edits.iter().flat_map(Edit::tensors);
+    let weights = tensors.filter(|(_, tensor)| tensor.dtype().is_weight());
+    weights.map(|(_, tensor)| tensor.dtype().name()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn base(adapter: &Adapter<'_>) -> BaseSummary {
+    let base = &adapter.base;
+    let elements = base.tensors.iter().map(|tensor| {
+        let count = tensor.experts.map_or(1, fitment_core::model::ExpertRange::count);
+        tensor.shape.as_ref().map(|shape| shape.elements().saturating_mul(count))
+    });
+    BaseSummary {
+        name: base.name.clone(),
+        revision: base.revision.clone(),
+        architecture: base.architecture.clone(),
+        layout: Layout::to_text(&base.layout),
+        bound: base.is_bound(),
+        touched_tensors: base.tensors.len(),
+        touched_parameters: elements.sum::<Option<u64>>().filter(|sum| *sum > 0),
+        parameters: None,
+    }
+}
+
+/// What makes two edits stand in one row of the table.
+type RowKey = (String, Option<u64>, Option<u64>, String);
+
+fn groups(adapter: &Adapter<'_>) -> Vec<Group> {
+    let mut rows: BTreeMap<RowKey, (Option<f64>, Vec<String>)> = BTreeMap::new();
+    for edit in &adapter.edits {
+        let Some(target) = edit.target() else { continue };
+        let (rank, scale) = match edit {
+            Edit::Lora(edit) => (Some(edit.rank()), Some(edit.scale)),
+            Edit::Add(edit) => (None, Some(edit.scale)),
+            Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => (None, None),
+        };
+        let tensors = edit.tensors();
+        let dtypes: BTreeSet<_> = tensors
+            .iter()
+            .filter(|(_, tensor)| tensor.dtype().is_weight())
+            .map(|(_, tensor)| tensor.dtype().name())
+            .collect();
+        let dtype = dtypes.into_iter().collect::<Vec<_>>().join("+");
+        let key = (edit_name(edit), rank, scale.map(order_of), dtype);
+        rows.entry(key).or_insert_with(|| (scale, Vec::new())).1.push(target.label());
+    }
+    let mut groups = Vec::new();
+    for ((edit, rank, _, dtype), (scale, names)) in rows {
+        for group in coverage::group(names.iter().map(String::as_str)) {
+            groups.push(Group {
+                component: group.component,
+                target: group.kind,
+                layers: group.layers,
+                edit: edit.clone(),
+                rank,
+                scale,
+                dtype: dtype.clone(),
+                count: group.count,
+            });
+        }
+    }
+    groups.sort_by(|a, b| (&a.component, &a.target, &a.edit).cmp(&(&b.component, &b.target, &b.edit)));
+    groups
+}
+
+fn edit_name(edit: &Edit<'_>) -> String {
+    match edit {
+        Edit::Lora(edit) => {
+            let mut name = "lora".to_owned();
+            name.push_str(if edit.magnitude.is_some() { "+magnitude" } else { "" });
+            name.push_str(if edit.mid.is_some() { "+mid" } else { "" });
+            name.push_str(if edit.transposed { " (transposed)" } else { "" });
+            name
+        }
+        Edit::Set(edit) => match &edit.rows {
+            Some(rows) => format!("set {} rows", rows.elements()),
+            None if edit.create => "set (new)".to_owned(),
+            None => "set".to_owned(),
+        },
+        Edit::Add(_) | Edit::Remove(_) | Edit::Config(_) => edit.kind().to_owned(),
+    }
+}

@@ -1,0 +1,115 @@
+//! From a path to an adapter in memory, whatever its format.
+
+use crate::console::{Console, Exit, Failure};
+use fitment_convert::Files;
+use fitment_convert::{Converted, FormatId, Loss, ReadOptions};
+use fitment_core::checkpoint::Checkpoint;
+use fitment_io::{Access, AdapterFiles, CheckpointDir};
+use std::path::Path;
+
+/// How an adapter argument is to be read.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct How<'h> {
+    pub(crate) from: Option<&'h str>,
+    pub(crate) adapter: Option<&'h str>,
+    pub(crate) base: Option<&'h dyn Checkpoint>,
+    pub(crate) base_name: Option<&'h str>,
+    pub(crate) keep_files: bool,
+}
+
+/// The value of `--from` or `--to`.
+pub(crate) fn format(name: &str) -> Result<FormatId, Failure> {
+    name.parse().map_err(|error| Failure::new(Exit::Unusable, anyhow::Error::from(error)))
+}
+
+/// Opens the files of an adapter.
+pub(crate) fn files(path: &Path) -> Result<AdapterFiles, Failure> {
+    AdapterFiles::load(path).map_err(of_io)
+}
+
+/// Opens a base checkpoint.
+pub(crate) fn base(path: &Path) -> Result<CheckpointDir, Failure> {
+    CheckpointDir::open(path, Access::Map).map_err(of_io)
+}
+
+/// Reads an adapter of any format. `None` as base leaves names as the files have them.
+pub(crate) fn adapter<'a>(
+    path: &Path,
+    files: &'a AdapterFiles,
+    how: How<'_>,
+) -> Result<(FormatId, Converted<'a>), Failure> {
+    let blobs: Files<'a> = files.iter().collect();
+    let at_path = |error: fitment_convert::Error| of_convert(error, path);
+    let id = match how.from {
+        Some(name) => format(name)?,
+        None => fitment_convert::detect(&blobs).map_err(at_path)?,
+    };
+    let options = ReadOptions {
+        from: Some(id),
+        base: how.base,
+        base_name: how.base_name,
+        keep_files: how.keep_files,
+        adapter_name: how.adapter,
+    };
+    let converted = fitment_convert::read(&blobs, &options).map_err(at_path)?;
+    Ok((id, converted))
+}
+
+/// The base with which to read an adapter that is about to be applied: foreign formats need it to know what they mean; a
+/// Fitment file says so itself, and its binding is checked by the plan.
+pub(crate) fn foreign_base<'b>(files: &AdapterFiles, base: &'b CheckpointDir) -> Option<&'b dyn Checkpoint> {
+    let is_fitment = files.single().is_some_and(|bytes| fitment_core::is_fitment(bytes, bytes.len() as u64));
+    (!is_fitment).then_some(base as &dyn Checkpoint)
+}
+
+/// The line and hint of an error about files.
+pub(crate) fn of_io(error: fitment_io::Error) -> Failure {
+    let hint = error.hint().map(str::to_owned);
+    with_hint(Failure::new(Exit::Unusable, anyhow::Error::from(error)), hint)
+}
+
+/// The line and hint of an error about an adapter's content.
+pub(crate) fn of_convert(error: fitment_convert::Error, path: &Path) -> Failure {
+    let hint = error.hint();
+    let exit = match &error {
+        fitment_convert::Error::Mismatch { .. } => Exit::Findings,
+        _ => Exit::Unusable,
+    };
+    let error = anyhow::Error::from(error).context(path.display().to_string());
+    with_hint(Failure::new(exit, error), hint)
+}
+
+pub(crate) fn with_hint(failure: Failure, hint: Option<String>) -> Failure {
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// Says what a conversion dropped or assumed: what changes the function as a warning, the rest as a line.
+pub(crate) fn say_losses(losses: &[Loss], console: Console) {
+    for loss in losses {
+        match loss.changes_function() {
+            true => console.warn(format_args!("lost: {loss}")),
+            false => console.say(format_args!("note: {loss}")),
+        }
+    }
+}
+
+/// Refuses a loss that changes the function, unless the user allowed it.
+pub(crate) fn refuse_loss(losses: &[Loss], allowed: bool) -> Result<(), Failure> {
+    let serious: Vec<String> =
+        losses.iter().filter(|loss| loss.changes_function()).map(ToString::to_string).collect();
+    match &serious[..] {
+        [] => Ok(()),
+        _ if allowed => Ok(()),
+        [first, rest @ ..] => {
+            let more = match rest.len() {
+                0 => String::new(),
+                count => format!(" (and {count} more)"),
+            };
+            let error = anyhow::anyhow!("the result would compute something else: {first}{more}");
+            Err(Failure::new(Exit::Findings, error).hint("--allow-loss writes it all the same"))
+        }
+    }
+}

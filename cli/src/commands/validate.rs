@@ -1,0 +1,106 @@
+//! `fitment validate`.
+
+use super::open::{self, of_io};
+use crate::args::{FailOn, ReportFormat, Validate};
+use crate::console::{Console, Exit, Failure, Run};
+use anyhow::anyhow;
+use fitment_convert::Files;
+use fitment_core::Severity;
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::finding::Code;
+use fitment_io::{AdapterFiles, CheckpointDir};
+use fitment_validate::output::{self, Style};
+use fitment_validate::{Input, Options, Outcome, Verdict, codes};
+
+pub(crate) fn run(args: &Validate, console: Console) -> Run {
+    if let Some(code) = &args.explain {
+        return explain(code, console);
+    }
+    let options = Options { allow: rules(&args.allow)?, deny: rules(&args.deny)? };
+    let from = args.from.as_deref().map(open::format).transpose()?;
+    let base = args.base.as_deref().map(open::base).transpose()?;
+    let mut outcomes = Vec::with_capacity(args.paths.len());
+    for path in &args.paths {
+        let files = AdapterFiles::load(path).map_err(of_io)?;
+        let files: Files<'_> = files_of(&files);
+        let name = path.display().to_string();
+        let input = Input { name: &name, files: &files, from, adapter_name: args.adapter.as_deref() };
+        outcomes.push(check(&input, base.as_ref(), &options)?);
+    }
+    print(&outcomes, args, console);
+    Ok(exit_of(&outcomes, args.fail_on))
+}
+
+fn files_of(files: &AdapterFiles) -> Files<'_> {
+    files.iter().collect()
+}
+
+fn check(input: &Input<'_, '_>, base: Option<&CheckpointDir>, options: &Options) -> Result<Outcome, Failure> {
+    let base = base.map(|base| base as &dyn Checkpoint);
+    fitment_validate::validate(input, base, options).map_err(|error| {
+        let hint = match &error {
+            fitment_validate::Error::Input(error) => error.hint(),
+            _ => None,
+        };
+        let error = anyhow::Error::from(error).context(input.name.to_owned());
+        open::with_hint(Failure::new(Exit::Unusable, error), hint)
+    })
+}
+
+fn explain(code: &str, console: Console) -> Run {
+    let text = codes::explain(code).ok_or_else(|| {
+        Failure::new(Exit::Unusable, anyhow!("no finding has the code {code:?}"))
+            .hint("codes look like C011, M014, E003, P010 or B001; the specification lists them")
+    })?;
+    console.data(&text);
+    Ok(Exit::Done)
+}
+
+fn rules(names: &[String]) -> Result<Vec<Code>, Failure> {
+    let rule = |name: &String| {
+        let rule = codes::find(name).map(|rule| rule.code);
+        rule.ok_or_else(|| Failure::from(anyhow!("no finding has the code {name:?}")))
+    };
+    names.iter().map(rule).collect()
+}
+
+fn print(outcomes: &[Outcome], args: &Validate, console: Console) {
+    let format = match args.format {
+        Some(format) => format,
+        None if console.json => ReportFormat::Json,
+        None => ReportFormat::Text,
+    };
+    let text = match format {
+        ReportFormat::Json => output::json(outcomes),
+        ReportFormat::Github => output::github(outcomes),
+        ReportFormat::Sarif => output::sarif(outcomes),
+        ReportFormat::Text => output::text(outcomes, &COLOURS),
+    };
+    console.data(&text);
+}
+
+/// Escapes of a terminal; the stream takes them out where there is none.
+const COLOURS: Style = Style {
+    error: ("\u{1b}[1;31m", "\u{1b}[0m"),
+    warning: ("\u{1b}[1;33m", "\u{1b}[0m"),
+    note: ("\u{1b}[1;34m", "\u{1b}[0m"),
+    help: ("\u{1b}[36m", "\u{1b}[0m"),
+    summary: ("\u{1b}[1m", "\u{1b}[0m"),
+};
+
+/// Findings weigh more than what could not be checked, which weighs more than a clean file.
+fn exit_of(outcomes: &[Outcome], fail_on: FailOn) -> Exit {
+    let fail_on = match fail_on {
+        FailOn::Error => Severity::Error,
+        FailOn::Warning => Severity::Warning,
+        FailOn::Note => Severity::Note,
+    };
+    let verdicts: Vec<Verdict> = outcomes.iter().map(|outcome| outcome.verdict(fail_on)).collect();
+    if verdicts.contains(&Verdict::Findings) {
+        Exit::Findings
+    } else if verdicts.contains(&Verdict::Unchecked) {
+        Exit::Unchecked
+    } else {
+        Exit::Done
+    }
+}

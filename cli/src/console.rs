@@ -1,0 +1,126 @@
+//! What a run prints and how it ends: data on stdout, messages on stderr, one line for an error and one for its hint.
+
+use anstyle::{AnsiColor, Style};
+use std::fmt::Display;
+use std::io::Write;
+
+/// Exit codes of the contract in the README.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Findings = 1,
+    Unusable = 2,
+    Unchecked = 3,
+    Interrupted = 130,
+}
+
+/// Why a verb stopped.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) error: anyhow::Error,
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self { exit, error: error.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Anything without an exit code of its own is unusable input.
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::new(Exit::Unusable, error)
+    }
+}
+
+pub(crate) type Run = Result<Exit, Failure>;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default();
+
+/// How much is printed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Console {
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+    pub(crate) verbose: bool,
+}
+
+impl Console {
+    /// Data: what the user asked for. A closed pipe is not an error.
+    pub(crate) fn data(self, text: &str) {
+        let mut out = anstream::stdout().lock();
+        // Whoever reads may stop early (`| head`); there is nobody left to tell.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+
+    /// A JSON document on stdout.
+    pub(crate) fn document(self, value: &serde_json::Value) {
+        let text = serde_json::to_string_pretty(value).unwrap_or_default();
+        self.data(&format!("{text}\n"));
+    }
+
+    /// A line about what happened; not with `--quiet`.
+    pub(crate) fn say(self, message: impl Display) {
+        if !self.quiet {
+            line("", Style::new(), &message);
+        }
+    }
+
+    /// A line that only `--verbose` shows.
+    pub(crate) fn detail(self, message: impl Display) {
+        if self.verbose {
+            line("", Style::new(), &message);
+        }
+    }
+
+    /// A line about something that may be wrong.
+    pub(crate) fn warn(self, message: impl Display) {
+        if !self.quiet {
+            line("warning: ", WARNING, &message);
+        }
+    }
+
+    /// The error line and its hint.
+    pub(crate) fn fail(self, failure: &Failure) {
+        line("error: ", ERROR, &one_line(&format!("{:#}", failure.error)));
+        if let Some(hint) = &failure.hint {
+            line("hint: ", HINT, &one_line(hint));
+        }
+    }
+}
+
+fn line(label: &str, style: Style, message: &dyn Display) {
+    let mut err = anstream::stderr().lock();
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(err, "{style}{label}{style:#}{message}");
+}
+
+/// Messages quote names from files: what would break the line or drive the terminal is escaped.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control();
+            let escape = escaped.then(|| c.escape_default());
+            escape.into_iter().flatten().chain((!escaped).then_some(c))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(one_line("a\nb\u{1b}[31mc é"), "a\\nb\\u{1b}[31mc é");
+    }
+}

@@ -1,0 +1,73 @@
+//! The oracles of the fuzz targets on every fixture and vector, whole and damaged.
+
+use fitment_tests::{oracle, place};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn files_below(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path, wanted));
+        } else if path.file_name().and_then(|name| name.to_str()).is_some_and(wanted) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The bytes, cut at some places, and with some bits flipped.
+fn damaged(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = vec![bytes.to_vec()];
+    for part in 1..8 {
+        all.push(bytes[..bytes.len() * part / 8].to_vec());
+        let mut flipped = bytes.to_vec();
+        if let Some(byte) = flipped.get_mut(bytes.len() * part / 9) {
+            *byte ^= 1 << (part % 8);
+        }
+        all.push(flipped);
+    }
+    all
+}
+
+#[test]
+fn the_container_oracle_holds() {
+    let vectors =
+        files_below(&place::root().join("spec/conformance"), &|name| name.ends_with(".safetensors"));
+    assert!(vectors.len() > 100);
+    for path in vectors {
+        damaged(&fs::read(path).unwrap()).iter().for_each(|bytes| oracle::container(bytes));
+    }
+}
+
+#[test]
+fn the_manifest_oracle_holds() {
+    let vectors =
+        files_below(&place::root().join("spec/conformance/valid"), &|name| name.ends_with(".safetensors"));
+    for path in vectors {
+        let bytes = fs::read(path).unwrap();
+        let container = fitment_core::container::read_foreign(&bytes).unwrap();
+        let text = container.metadata_text("fitment").unwrap();
+        for bytes in damaged(text.as_bytes()) {
+            oracle::manifest(&String::from_utf8_lossy(&bytes));
+        }
+    }
+}
+
+#[test]
+fn the_peft_oracle_holds() {
+    let configs = files_below(&place::fixture("peft"), &|name| name == "adapter_config.json");
+    assert!(configs.len() > 60);
+    for config in configs {
+        let Ok(weights) = fs::read(config.with_file_name("adapter_model.safetensors")) else { continue };
+        let config = fs::read(config).unwrap();
+        for config in damaged(&config) {
+            oracle::peft(&oracle::join_peft(&config, &weights));
+        }
+        for weights in damaged(&weights) {
+            oracle::peft(&oracle::join_peft(&config, &weights));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Oracles of the fuzz targets: plain functions, so that `cargo test` runs them too (on every fixture and vector).
+//!
+//! Each panics when a promise is broken; that bytes are refused is no breach.
+
+mod container;
+mod manifest;
+mod peft;
+
+pub use container::container;
+pub use manifest::manifest;
+pub use peft::{join_peft, peft};
