@@ -77,6 +77,11 @@ impl Names {
         self.index.get(name).map(String::as_str)
     }
 
+    /// Every tensor of the base: its names in the class, with its name on disk.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.index.iter().map(|(name, disk)| (name.as_str(), disk.as_str()))
+    }
+
     /// The tied tensors that a name belongs to.
     pub(super) fn tied_with(&self, name: &str) -> Option<&Tied> {
         self.tied.iter().find(|tied| tied.holds(name))

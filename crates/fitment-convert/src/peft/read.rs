@@ -1,5 +1,6 @@
 //! From a looked-through folder to the model.
 
+use super::checks::check_missing;
 use super::config::Config;
 use super::folder::Folder;
 use super::inspect::{Inspection, inspect};
@@ -14,13 +15,13 @@ use crate::files::Files;
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use crate::tying::is_vocabulary_module;
-use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
     Add, Base, BaseTensor, ConfigEdit, ConfigValue, Edit, KeptTensor, Lora, LoraForm, Magnitude, NormOf,
     Origin, Set, SetDtype, Source, Target, TensorName,
 };
 use fitment_core::tensor::Shape;
+use fitment_core::{Adapter, Finding};
 use serde_json::Map;
 use std::collections::BTreeMap;
 
@@ -33,7 +34,14 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     let inspection = inspect(files, options.adapter_name)?;
     let config = inspection.sound()?;
     let (units, kept) = units::of(&inspection, config);
-    let mut reading = Reading { config, edits: Vec::new(), kept, losses: Vec::new(), base: Base::default() };
+    let mut reading = Reading {
+        config,
+        edits: Vec::new(),
+        kept,
+        losses: Vec::new(),
+        findings: inspection.findings.clone(),
+        base: Base::default(),
+    };
     if let Some(rule) = inspection.assumed_rule {
         reading.losses.push(Loss::AssumedVersion { rule: rule.to_string() });
     }
@@ -49,6 +57,7 @@ struct Reading<'c, 'a> {
     edits: Vec<(SortKey, Edit<'a>)>,
     kept: Vec<KeptTensor<'a>>,
     losses: Vec<Loss>,
+    findings: Vec<Finding>,
     base: Base,
 }
 
@@ -60,6 +69,7 @@ impl<'a> Reading<'_, 'a> {
         let names = resolve(&wants(&units), base)?;
         let mut ground = Ground { config: self.config, base, names };
         self.note_renames(&units, &ground);
+        self.findings.extend(check_missing(self.config, &units, (&ground.names, base)).unwrap_or_default());
         ground.check_stored(&units)?;
         let units = ground.drop_copies(units, &mut self.kept)?;
         let vocabulary = self.resized_vocabulary(&units, &ground)?;
@@ -178,7 +188,7 @@ impl<'a> Reading<'_, 'a> {
         if let Some(base) = options.base {
             bind(&mut adapter, base)?;
         }
-        Ok(Converted { adapter, losses: self.losses, findings: inspection.findings.clone() })
+        Ok(Converted { adapter, losses: self.losses, findings: self.findings })
     }
 }
 

@@ -51,7 +51,8 @@ rules! {
     P_TOKENS = "P028" Error "PEFT: tensors" "Token rows and `trainable_token_indices` go together: as many distinct indices as rows." => "Without its index a row cannot be placed: export the adapter again.";
     P_TIED_COPIES = "P029" Error "PEFT: tensors" "With `ensure_weight_tying`, what is stored for the tied modules is equal." => "The two copies of one delta differ: the file was edited or damaged.";
     P_EMPTY = "P030" Error "PEFT: tensors" "The file holds at least one tensor that changes the model." => "The adapter was saved before it had weights: export it again.";
-    P_MHA = "P031" Note "PEFT: methods" "The output projection of nn.MultiheadAttention is counted twice by PEFT up to 0.21." => "Nothing to do: the scale of that edit is twice alpha/r, as the adapter was trained.";
+    P_MODULE_MISSING = "P031" Warning "PEFT: selection" "The file holds every module of the base that `target_modules` selects." => "PEFT gives such a module an untrained LoRA, which does nothing: was the file cut or filtered?";
+    P_MHA = "P032" Note "PEFT: methods" "The output projection of nn.MultiheadAttention is counted twice by PEFT up to 0.21." => "Nothing to do: the scale of that edit is twice alpha/r, as the adapter was trained.";
 }
 
 #[cfg(test)]
