@@ -84,9 +84,9 @@ fn collect(root: &Path, folder: &Path, depth: usize, files: &mut BTreeMap<String
 
 fn load_one(path: &Path) -> Result<Blob> {
     let needed = path.extension().is_some_and(|ending| NEEDED.iter().any(|needed| ending == *needed));
-    let (mut file, len) = file::open(path)?;
+    let (file, len) = file::open(path)?;
     if needed {
-        file::refuse_pointer(path, &mut file, len)?;
+        file::refuse_pointer(path, &file, len)?;
     }
     file::load(path)
 }

@@ -48,14 +48,13 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, len))
 }
 
-/// Refuses a git-lfs pointer.
-pub(crate) fn refuse_pointer(path: &Path, file: &mut File, len: u64) -> Result<()> {
-    if !(1..=MAX_POINTER).contains(&len) {
+/// Refuses a git-lfs pointer. The file stays where it stands.
+pub(crate) fn refuse_pointer(path: &Path, file: &File, len: u64) -> Result<()> {
+    if !(POINTER_START.len() as u64..=MAX_POINTER).contains(&len) {
         return Ok(());
     }
-    let mut start = Vec::new();
-    let read = crate::sys::read_at_most(file, &mut start, POINTER_START.len());
-    read.map_err(Error::io(path, "read"))?;
+    let mut start = [0; POINTER_START.len()];
+    crate::sys::read_at(file, &mut start, 0).map_err(Error::io(path, "read"))?;
     if start == POINTER_START {
         return Err(Error::LfsPointer { path: path.to_owned() });
     }
@@ -86,7 +85,7 @@ pub(crate) fn map(path: &Path, file: &File) -> Result<Mmap> {
 /// A whole file of at most `limit` bytes, read.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (mut file, len) = open(path)?;
-    refuse_pointer(path, &mut file, len)?;
+    refuse_pointer(path, &file, len)?;
     if len > limit {
         return Err(Error::content(path, format!("{len} bytes, expected at most {limit}")));
     }

@@ -24,6 +24,15 @@ pub enum Error {
         /// The result's dtype.
         dtype: fitment_core::tensor::Dtype,
     },
+    /// A kernel refuses: a row or column without a norm cannot get a magnitude.
+    #[error("{tensor}")]
+    Arithmetic {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        #[source]
+        source: fitment_math::Error,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Cancelled,

@@ -28,8 +28,8 @@ pub(crate) struct Shard {
 impl Shard {
     /// Opens a file and reads its header.
     pub(crate) fn open(path: &Path, name: &str, access: Access) -> Result<Self> {
-        let (mut file, len) = file::open(path)?;
-        file::refuse_pointer(path, &mut file, len)?;
+        let (file, len) = file::open(path)?;
+        file::refuse_pointer(path, &file, len)?;
         let prefix = read_prefix(&file, len).map_err(Error::io(path, "read"))?;
         let malformed = |first| Error::Container {
             path: path.to_owned(),

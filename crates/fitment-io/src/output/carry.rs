@@ -123,8 +123,8 @@ fn take_tokenizer(folder: &Path, carried: &mut Carried) -> Result<()> {
 
 /// Copies a small file and makes it durable.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
-    let (mut source, len) = file::open(from)?;
-    file::refuse_pointer(from, &mut source, len)?;
+    let (source, len) = file::open(from)?;
+    file::refuse_pointer(from, &source, len)?;
     let target = create_new(to)?;
     sys::copy_range(&source, 0, &target, 0, len).map_err(Error::io(to, "write"))?;
     target.sync_all().map_err(Error::io(to, "write"))

@@ -12,7 +12,7 @@ pub(crate) use linux::{copy_range, exchange, free_space, preallocate, rename_new
 pub(crate) use portable::{copy_range, exchange, free_space, preallocate, rename_new, start_write_back, try_lock};
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 /// Whether a lock was taken.
@@ -24,11 +24,6 @@ pub(crate) enum Lock {
     Held,
     /// The file system has no locks.
     Unknown,
-}
-
-/// Reads up to `limit` bytes from where the file stands.
-pub(crate) fn read_at_most(file: &mut File, bytes: &mut Vec<u8>, limit: usize) -> io::Result<()> {
-    file.take(limit as u64).read_to_end(bytes).map(|_| ())
 }
 
 /// Reads exactly `bytes.len()` bytes at an offset.

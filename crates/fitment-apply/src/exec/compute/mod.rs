@@ -1,7 +1,5 @@
 //! Arithmetic on one tensor: decoded to a wide type, changed, rounded once.
 
-mod kernel;
-mod norm;
 mod op;
 mod prepare;
 
@@ -13,9 +11,11 @@ use crate::plan::{Action, Compute};
 use fitment_core::checkpoint::OutputTensor;
 use fitment_core::model::LoraForm;
 use fitment_core::tensor::Dtype;
-use fitment_math::Wide;
+use fitment_math::lowrank::{Encoded, EncodedMut, merge_rows};
 use fitment_math::round::{Element, decode, encode};
+use fitment_math::{Wide, dense};
 use op::PreparedShare;
+use prepare::Fast;
 use std::borrow::Cow;
 
 /// Elements decoded at once: with the stored bytes they stay in a core's own cache.
@@ -97,28 +97,58 @@ struct Pass<'p> {
 
 impl Pass<'_> {
     fn run<T: Wide>(&self, buffers: &mut Buffers<T>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let shares = prepare::shares::<T>(self, buffers)?;
+        let fast = prepare::fast::<T>(self)?;
+        let shares = if fast.is_some() { Vec::new() } else { prepare::shares(self, buffers)? };
         let mut hasher = Hasher::new(self.item.expected);
-        let unit = self.unit();
+        let (unit, size) = (self.unit(), self.target.size());
         let block = unit.max(BLOCK / unit * unit);
-        let piece = block.max(PIECE / self.target.size() / block * block);
+        let piece = block.max(PIECE / size / block * block);
         for start in (0..self.len).step_by(piece) {
             let end = self.len.min(start + piece);
-            out.resize((end - start) * self.target.size(), 0);
+            out.resize((end - start) * size, 0);
             for first in (start..end).step_by(block) {
                 let last = end.min(first + block);
-                hasher.update(self.stored_block(first, last));
-                self.block(first, last - first, &shares, buffers);
-                let range = (first - start) * self.target.size()..(last - start) * self.target.size();
-                encode(self.target, &buffers.total, &mut out[range]).expect("as long as the block");
+                let stored = self.stored_block(first, last);
+                hasher.update(stored);
+                let out = &mut out[(first - start) * size..(last - start) * size];
+                let done = match &fast {
+                    Some(fast) => self.fast_block(fast, first, stored, out),
+                    None => self.block(first, last - first, &shares, buffers).and_then(|()| {
+                        encode(self.target, &buffers.total, out)
+                    }),
+                };
+                done.map_err(|error| self.arithmetic(error))?;
             }
             self.check_finite(start, out)?;
-            self.context.write(self.tensor, start * self.target.size(), out)?;
+            self.context.write(self.tensor, start * size, out)?;
         }
         match &self.job.base {
             Some((name, _)) => self.context.judge(name, hasher, self.item),
             None => Ok(()),
         }
+    }
+
+    /// Whole rows with products added to them, in one pass from bytes to bytes.
+    fn fast_block<T: Wide>(
+        &self,
+        fast: &Fast<T>,
+        first: usize,
+        stored: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), fitment_math::Error> {
+        let (mut stored, mut out) = (stored, out);
+        let mut row = first / fast.columns;
+        while let Some(products) = fast.experts.get(row / fast.rows).filter(|_| !out.is_empty()) {
+            let local = row % fast.rows;
+            let here = (fast.rows - local).min(out.len() / self.target.size() / fast.columns);
+            let (bytes, rest) = stored.split_at((here * fast.columns * self.source.size()).min(stored.len()));
+            let (room, behind) = out.split_at_mut(here * fast.columns * self.target.size());
+            let base = Encoded { element: self.source, bytes };
+            merge_rows(base, products, local, EncodedMut { element: self.target, bytes: room })?;
+            (stored, out) = (rest, behind);
+            row += here.max(1);
+        }
+        Ok(())
     }
 
     /// The base's bytes of a block; fewer than the block's, or none, where the result grows.
@@ -143,25 +173,25 @@ impl Pass<'_> {
         len: usize,
         shares: &[PreparedShare<'_, T>],
         buffers: &mut Buffers<T>,
-    ) {
+    ) -> Result<(), fitment_math::Error> {
         self.decode_block(first, len, &mut buffers.total);
         if let [share] = shares
             && (share.additive || share.weight == 1.0)
         {
-            share.apply(first, &mut buffers.total, &mut buffers.gathered);
-            return;
+            return share.apply(first, &mut buffers.total, &mut buffers.gathered);
         }
         self.decode_block(first, len, &mut buffers.base);
         for share in shares {
             if share.additive {
-                share.apply(first, &mut buffers.total, &mut buffers.gathered);
+                share.apply(first, &mut buffers.total, &mut buffers.gathered)?;
                 continue;
             }
             buffers.share.clear();
             buffers.share.extend_from_slice(&buffers.base);
-            share.apply(first, &mut buffers.share, &mut buffers.gathered);
-            combine(&mut buffers.total, &buffers.base, &buffers.share, share.weight);
+            share.apply(first, &mut buffers.share, &mut buffers.gathered)?;
+            combine(&mut buffers.total, (&buffers.share, &buffers.base), share.weight)?;
         }
+        Ok(())
     }
 
     /// Refuses a finite base value that became infinite or NaN. `bytes` are the result's from element `first` on.
@@ -179,6 +209,10 @@ impl Pass<'_> {
             from += found + 1;
         }
         Ok(())
+    }
+
+    fn arithmetic(&self, source: fitment_math::Error) -> Error {
+        Error::Arithmetic { tensor: self.tensor.name.clone(), source }
     }
 
     /// Blocks are cut at multiples of this, so that a low-rank step meets whole rows.
@@ -200,18 +234,17 @@ impl Pass<'_> {
 }
 
 /// `total + w·(F(W) − W)`. Where nothing else happened and `w` is 1, the result is `F(W)` to the bit.
-fn combine<T: Wide>(total: &mut [T], base: &[T], changed: &[T], weight: f64) {
-    let whole = weight == 1.0;
+fn combine<T: Wide>(
+    total: &mut [T],
+    (changed, base): (&[T], &[T]),
+    weight: f64,
+) -> Result<(), fitment_math::Error> {
+    if weight != 1.0 {
+        return dense::add_change(total, changed, base, weight);
+    }
     for ((total, base), changed) in total.iter_mut().zip(base).zip(changed) {
         let (sum, w, f) = (total.to_f64(), base.to_f64(), changed.to_f64());
-        *total = if whole && sum == w { *changed } else { T::from_f64(sum + weight * (f - w)) };
+        *total = if sum == w { *changed } else { T::from_f64(sum + (f - w)).canonical() };
     }
-}
-
-impl<T: Wide> PreparedShare<'_, T> {
-    fn apply(&self, first: usize, block: &mut [T], gathered: &mut Vec<T>) {
-        for step in &self.steps {
-            step.apply(first, block, gathered);
-        }
-    }
+    Ok(())
 }

@@ -1,12 +1,13 @@
-//! Steps made ready: factors decoded and oriented as the tensor is stored.
+//! Steps made ready: factors decoded, packed, and oriented as the tensor is stored.
 
-use super::kernel::LowRank;
 use crate::part::Part;
 use crate::plan::Values;
 use crate::region::Region;
-use fitment_math::Wide;
+use fitment_core::model::NormOf;
+use fitment_math::lowrank::LowRank;
+use fitment_math::ndarray::ArrayViewMut2;
 use fitment_math::round::{Element, decode};
-use std::ops::Range;
+use fitment_math::{Error, Wide, dense, norm};
 
 /// What one adapter does to the tensor.
 pub(super) struct PreparedShare<'p, T> {
@@ -29,7 +30,10 @@ pub(super) enum Op<'p, T> {
     Set { values: &'p Values<'p>, element: Element },
     /// Positions of `W`, ascending, and their values.
     Exceptions { positions: &'p [u64], value: &'p Part<'p>, element: Element },
-    Scale { kept: Kept, factors: Vec<T> },
+    /// A product and DoRA's rescaling of the rows that it gives.
+    Rows(Rows<T>),
+    /// A product and DoRA's rescaling of columns, whose norms a pass before this one took.
+    Columns { product: Product<T>, factors: Vec<f64> },
 }
 
 /// `s·up·down` in the stored orientation: `[rows, columns]` for each expert.
@@ -39,33 +43,24 @@ pub(super) struct Product<T> {
     pub(super) columns: usize,
 }
 
-/// Which index of a magnitude belongs to a position of `W`.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kept {
-    /// That of the row.
-    Row { columns: usize },
-    /// That of the column; `per` columns share one (the positions of a kernel).
-    Column { columns: usize, per: usize },
+/// A product and the magnitudes of its rows.
+pub(super) struct Rows<T> {
+    pub(super) product: Product<T>,
+    pub(super) magnitude: Vec<f64>,
+    pub(super) norm_of: NormOf,
+    pub(super) eps: f64,
 }
 
-impl Kept {
-    /// Cuts a run of `W` at rows: calls `each` with the elements' places in the run, the row, and the first column.
-    pub(super) fn for_rows(self, run: Range<usize>, mut each: impl FnMut(Range<usize>, usize, usize)) {
-        let (Kept::Row { columns } | Kept::Column { columns, .. }) = self;
-        let mut at = run.start;
-        while at < run.end && columns > 0 {
-            let (row, column) = (at / columns, at % columns);
-            let end = run.end.min(at - column + columns);
-            each(at - run.start..end - run.start, row, column);
-            at = end;
-        }
+impl<T: Wide> PreparedShare<'_, T> {
+    pub(super) fn apply(&self, first: usize, block: &mut [T], gathered: &mut Vec<T>) -> Result<(), Error> {
+        self.steps.iter().try_for_each(|step| step.apply(first, block, gathered))
     }
 }
 
 impl<T: Wide> PreparedStep<'_, T> {
     /// Changes a block of the tensor that starts at flat position `first`.
-    pub(super) fn apply(&self, first: usize, block: &mut [T], gathered: &mut Vec<T>) {
-        on_w(self.region, (first, block), gathered, |position, w| self.op.apply(position, w));
+    pub(super) fn apply(&self, first: usize, block: &mut [T], gathered: &mut Vec<T>) -> Result<(), Error> {
+        on_w(self.region, (first, block), gathered, |position, w| self.op.apply(position, w))
     }
 }
 
@@ -74,56 +69,55 @@ pub(super) fn on_w<T: Wide>(
     region: &Region,
     (first, block): (usize, &mut [T]),
     gathered: &mut Vec<T>,
-    change: impl FnOnce(usize, &mut [T]),
-) {
-    let Some(located) = region.locate_unbounded(first..first + block.len()) else { return };
+    change: impl FnOnce(usize, &mut [T]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let Some(located) = region.locate_unbounded(first..first + block.len()) else { return Ok(()) };
     if let [run] = located.runs.as_slice() {
-        change(located.first, &mut block[run.clone()]);
-        return;
+        return change(located.first, &mut block[run.clone()]);
     }
     gathered.clear();
     for run in &located.runs {
         gathered.extend_from_slice(&block[run.clone()]);
     }
-    change(located.first, gathered);
+    change(located.first, gathered)?;
     let mut rest = gathered.as_slice();
     for run in &located.runs {
         let (here, behind) = rest.split_at(run.len());
         block[run.clone()].copy_from_slice(here);
         rest = behind;
     }
+    Ok(())
 }
 
 impl<T: Wide> Op<'_, T> {
     /// Changes the elements of `W` from `position` on.
-    fn apply(&self, position: usize, w: &mut [T]) {
+    fn apply(&self, position: usize, w: &mut [T]) -> Result<(), Error> {
         match self {
             Op::Product(product) => product.add(position, w),
             Op::Add { factor, value, element } => add(*factor, (value, *element), position, w),
-            Op::Set { values, element } => values.for_stretches(position..position + w.len(), |in_w, from| {
-                let target = &mut w[in_w.start - position..in_w.end - position];
-                decode(*element, values.value.bits_at(from, target.len()), target).expect("as long");
-            }),
+            Op::Set { values, element } => {
+                let mut result = Ok(());
+                values.for_stretches(position..position + w.len(), |in_w, from| {
+                    let target = &mut w[in_w.start - position..in_w.end - position];
+                    let decoded = decode(*element, values.value.bits_at(from, target.len()), target);
+                    result = std::mem::replace(&mut result, Ok(())).and(decoded);
+                });
+                result
+            }
             Op::Exceptions { positions, value, element } => {
                 let end = position + w.len();
-                let from = positions.partition_point(|at| (*at as usize) < position);
-                let inside = positions[from..].iter().zip(from..).take_while(|(at, _)| (**at as usize) < end);
+                let place = |at: &u64| usize::try_from(*at).unwrap_or(usize::MAX);
+                let from = positions.partition_point(|at| place(at) < position);
+                let inside = positions[from..].iter().map(place).zip(from..).take_while(|(at, _)| *at < end);
                 for (at, index) in inside {
-                    let target = &mut w[*at as usize - position..][..1];
-                    decode(*element, value.bits_at(index, 1), target).expect("one element");
+                    decode(*element, value.bits_at(index, 1), &mut w[at - position..][..1])?;
                 }
+                Ok(())
             }
-            Op::Scale { kept, factors } => {
-                kept.for_rows(position..position + w.len(), |places, row, column| match *kept {
-                    Kept::Row { .. } => {
-                        w[places].iter_mut().for_each(|w| *w = (*w * factors[row]).canonical());
-                    }
-                    Kept::Column { per, .. } => {
-                        for (w, column) in w[places].iter_mut().zip(column..) {
-                            *w = (*w * factors[column / per]).canonical();
-                        }
-                    }
-                });
+            Op::Rows(rows) => rows.apply(position, w),
+            Op::Columns { product, factors } => {
+                product.add(position, w)?;
+                norm::scale_columns(product.matrix(w).1, factors)
             }
         }
     }
@@ -131,34 +125,61 @@ impl<T: Wide> Op<'_, T> {
 
 impl<T: Wide> Product<T> {
     /// Adds to whole rows of `W`; rows beyond the product's stay as they are.
-    pub(super) fn add(&self, position: usize, mut w: &mut [T]) {
+    pub(super) fn add(&self, position: usize, w: &mut [T]) -> Result<(), Error> {
+        let mut rest = w;
         let mut row = position / self.columns;
-        while !w.is_empty() {
-            let Some(expert) = self.experts.get(row / self.rows) else { return };
+        while let Some(expert) = self.experts.get(row / self.rows).filter(|_| !rest.is_empty()) {
             let local = row % self.rows;
-            let rows = (self.rows - local).min(w.len() / self.columns);
+            let rows = (self.rows - local).min(rest.len() / self.columns);
             if rows == 0 {
-                return;
+                break;
             }
-            let (here, behind) = w.split_at_mut(rows * self.columns);
-            expert.add_to(local, here);
-            w = behind;
+            let (here, behind) = rest.split_at_mut(rows * self.columns);
+            expert.add_to(local, self.matrix(here).1)?;
+            rest = behind;
             row += rows;
         }
+        Ok(())
+    }
+
+    /// Whole rows as a matrix, and how many there are.
+    pub(super) fn matrix<'w>(&self, w: &'w mut [T]) -> (usize, ArrayViewMut2<'w, T>) {
+        let rows = w.len() / self.columns;
+        let whole = &mut w[..rows * self.columns];
+        (rows, ArrayViewMut2::from_shape((rows, self.columns), whole).expect("whole rows"))
+    }
+}
+
+impl<T: Wide> Rows<T> {
+    fn apply(&self, position: usize, w: &mut [T]) -> Result<(), Error> {
+        let first = position / self.product.columns;
+        let known = self.magnitude.len().saturating_sub(first) * self.product.columns;
+        let known = known.min(w.len());
+        let w = &mut w[..known];
+        let before = (self.norm_of == NormOf::Base).then(|| norm::row_norms(self.product.matrix(w).1.view()));
+        self.product.add(position, w)?;
+        let (rows, matrix) = self.product.matrix(w);
+        let norms = before.unwrap_or_else(|| norm::row_norms(matrix.view()));
+        let magnitude = self.magnitude.get(first..first + rows).unwrap_or_default();
+        norm::scale_rows(matrix, &norm::magnitude_factors(first, &norms, magnitude, self.eps)?)
     }
 }
 
 /// Elements decoded at once beside a block.
 const CHUNK: usize = 1024;
 
-fn add<T: Wide>(factor: f64, (value, element): (&Part<'_>, Element), position: usize, w: &mut [T]) {
+fn add<T: Wide>(
+    factor: f64,
+    (value, element): (&Part<'_>, Element),
+    position: usize,
+    w: &mut [T],
+) -> Result<(), Error> {
     let known = value.elements().saturating_sub(position).min(w.len());
-    let mut delta = [0.0f64; CHUNK];
+    let mut delta = [T::ZERO; CHUNK];
     for (w, first) in w[..known].chunks_mut(CHUNK).zip((position..).step_by(CHUNK)) {
         let delta = &mut delta[..w.len()];
-        decode(element, value.bits_at(first, delta.len()), delta).expect("as long");
-        for (w, delta) in w.iter_mut().zip(delta) {
-            *w = (*w + T::from_f64(factor * *delta)).canonical();
-        }
+        decode(element, value.bits_at(first, delta.len()), delta)?;
+        dense::add_scaled(w, delta, factor)?;
     }
+    Ok(())
 }

@@ -1,0 +1,41 @@
+//! What `tests/bench/apply` needs beside the program under test: makes its input, measures processes, compares results.
+
+mod apply;
+mod exact;
+mod make;
+mod measure;
+mod model;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str =
+    "usage: bench-tool base DIR | adapter BASE PEFT_DIR FITMENT_FILE | apply BASE FITMENT_FILE -o OUT
+       bench-tool exact BASE FITMENT_FILE MERGED | measure COMMAND...";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["base", folder] => make::base(Path::new(folder)),
+        ["adapter", base, peft, file] => make::adapter(Path::new(base), Path::new(peft), Path::new(file)),
+        ["apply", base, adapter, "-o", out] => {
+            apply::run(Path::new(base), Path::new(adapter), Path::new(out))
+        }
+        ["exact", base, adapter, merged] => {
+            exact::run(Path::new(base), Path::new(adapter), Path::new(merged))
+        }
+        ["measure", program, rest @ ..] => measure::run(program, rest),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
