@@ -56,6 +56,11 @@ pub enum Loss {
         /// The embedding.
         target: String,
     },
+    /// The written format names modules as the model's class does, which need not be as the checkpoint on disk does.
+    AssumedNames {
+        /// The first target.
+        target: String,
+    },
     /// The written format cannot hold an edit, which is left out.
     NotHeld {
         /// The edit's target, or the config key.
@@ -99,6 +104,7 @@ impl Loss {
             | Loss::AssumedNew { .. }
             | Loss::AssumedVersion { .. }
             | Loss::AssumedHeadless { .. }
+            | Loss::AssumedNames { .. }
             | Loss::RankPadded { .. }
             | Loss::ConfigRemade { .. }
             | Loss::FactsLeft { .. } => false,
@@ -117,6 +123,7 @@ impl Loss {
             Loss::AssumedNew { .. } => "assumed_new",
             Loss::AssumedVersion { .. } => "assumed_version",
             Loss::AssumedHeadless { .. } => "assumed_headless",
+            Loss::AssumedNames { .. } => "assumed_names",
             Loss::NotHeld { .. } => "not_held",
             Loss::RankPadded { .. } => "rank_padded",
             Loss::ConfigRemade { .. } => "config_remade",
@@ -160,6 +167,12 @@ impl fmt::Display for Loss {
                 write!(
                     f,
                     "assumed: the model of the adapter has no head, so the tied {target} is changed in all its uses"
+                )
+            }
+            Loss::AssumedNames { target } => {
+                write!(
+                    f,
+                    "assumed: the model's class names its modules as the base on disk does, such as {target}"
                 )
             }
             Loss::NotHeld { target, kind, reason } => write!(f, "{kind} of {target} is left out: {reason}"),

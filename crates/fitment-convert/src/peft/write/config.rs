@@ -4,6 +4,7 @@ use super::draft::{Draft, Kind};
 use crate::peft::pattern::escaped;
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
+use fitment_core::model::Edit;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -54,7 +55,7 @@ fn fields(
         ("rank_pattern", patterns(&|adapted| (adapted.rank != rank).then(|| json!(adapted.rank)))),
         ("revision", json!(adapter.base.revision)),
         ("target_modules", targets(draft, base)),
-        ("task_type", json!(adapter.base.architecture.as_deref().and_then(task_type))),
+        ("task_type", json!(task_type(adapter))),
         ("trainable_token_indices", if draft.tokens.is_empty() { Value::Null } else { json!(draft.tokens) }),
         ("use_dora", json!(draft.tensors.keys().any(|key| key.ends_with(".lora_magnitude_vector")))),
         ("use_rslora", json!(false)),
@@ -88,7 +89,8 @@ fn bias(draft: &Draft<'_>) -> &'static str {
     }
 }
 
-fn task_type(architecture: &str) -> Option<&'static str> {
+/// The task of the base's class; none where the adapter brings a head that this class lacks.
+fn task_type(adapter: &Adapter<'_>) -> Option<&'static str> {
     const TASKS: &[(&str, &str)] = &[
         ("ForCausalLM", "CAUSAL_LM"),
         ("LMHeadModel", "CAUSAL_LM"),
@@ -96,6 +98,8 @@ fn task_type(architecture: &str) -> Option<&'static str> {
         ("ForTokenClassification", "TOKEN_CLS"),
         ("ForQuestionAnswering", "QUESTION_ANS"),
     ];
+    let creates = adapter.edits.iter().any(|edit| matches!(edit, Edit::Set(set) if set.create));
+    let architecture = adapter.base.architecture.as_deref().filter(|_| !creates)?;
     TASKS.iter().find(|(end, _)| architecture.ends_with(end)).map(|(_, task)| *task)
 }
 

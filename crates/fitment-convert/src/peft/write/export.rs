@@ -51,6 +51,8 @@ fn has_dora(adapter: &Adapter<'_>) -> bool {
     adapter.edits.iter().any(|edit| matches!(edit, Edit::Lora(Lora { magnitude: Some(_), .. })))
 }
 
+const ATTENTION: &str = "PEFT adapts the `weight` of modules, and nn.MultiheadAttention only as a whole";
+
 struct Export<'e, 'a> {
     adapter: &'e Adapter<'a>,
     base: Option<&'e dyn Checkpoint>,
@@ -91,9 +93,12 @@ impl<'a> Export<'_, 'a> {
     }
 
     fn lora_on(&mut self, lora: &Lora<'a>, name: &str) -> Result<(), &'static str> {
-        let module = name.strip_suffix(".weight").ok_or("PEFT adapts the `weight` of modules")?;
+        let module = name.strip_suffix(".weight").ok_or(ATTENTION)?;
         if self.draft.modules.contains_key(module) {
             return Err("PEFT holds one LoRA for each module, and this is a further one");
+        }
+        if self.is_inside_attention(module) {
+            return Err(ATTENTION);
         }
         let kind = kind_of(lora, module)?;
         if self.dora != lora.magnitude.is_some() {
@@ -126,6 +131,15 @@ impl<'a> Export<'_, 'a> {
         let adapted = Adapted { alpha, rank: written, scale: lora.scale, kind };
         self.draft.modules.insert(module.to_owned(), adapted);
         Ok(())
+    }
+
+    /// nn.MultiheadAttention never calls its `out_proj`: PEFT would load factors there and compute without them.
+    fn is_inside_attention(&self, module: &str) -> bool {
+        let Some(attention) = module.strip_suffix(".out_proj") else { return false };
+        let in_proj = format!("{attention}.in_proj_weight");
+        let in_base = self.base.is_some_and(|base| base.tensors().contains_key(&in_proj));
+        let targets = self.adapter.edits.iter().filter_map(Edit::target);
+        in_base || targets.into_iter().any(|target| target.name.as_str() == in_proj)
     }
 
     /// Everything but factors.
@@ -226,10 +240,9 @@ impl<'a> Export<'_, 'a> {
 
     /// What PEFT does by itself needs no config edit; the rest has no place.
     fn config(&mut self, edit: &ConfigEdit) {
-        let unties =
-            self.adapter.edits.iter().any(|edit| edit.target().is_some_and(|target| !target.uses.is_empty()));
         let implied = match edit.value {
-            ConfigValue::TieWordEmbeddings(tied) => !tied && unties,
+            // Unmerged, PEFT adapts each use by itself.
+            ConfigValue::TieWordEmbeddings(tied) => !tied,
             ConfigValue::VocabSize(_) => self.draft.saved.iter().any(|module| is_vocabulary_module(module)),
             ConfigValue::MlpBias(_) | ConfigValue::AttentionBias(_) => false,
         };
@@ -280,6 +293,9 @@ impl<'a> Export<'_, 'a> {
     }
 
     fn note_facts(&mut self) {
+        if let Some(first) = self.adapter.edits.iter().find_map(Edit::target) {
+            self.draft.losses.push(Loss::AssumedNames { target: first.label() });
+        }
         if self.adapter.base.is_bound() {
             self.draft.losses.push(Loss::FactsLeft { what: "digests of the base" });
         }

@@ -146,19 +146,21 @@ fn check_scales(adapter: &Adapter<'_>, config: &Config, tensors: &Tensors<'_>) -
     Ok(())
 }
 
+/// Tensors by the file that they stand in.
+type Shards<'a> = BTreeMap<String, Vec<(String, Tensor<'a>)>>;
+
 /// The weight files: one, or those that a kept index names.
-fn shards<'a>(
-    index: Option<&[u8]>,
-    tensors: Tensors<'a>,
-) -> Result<Vec<(String, Vec<(String, Tensor<'a>)>)>, String> {
-    let Some(index) = index else { return Ok(vec![(WEIGHTS.to_owned(), tensors.into_iter().collect())]) };
+fn shards<'a>(index: Option<&[u8]>, tensors: Tensors<'a>) -> Result<Shards<'a>, String> {
+    let Some(index) = index else {
+        return Ok(Shards::from([(WEIGHTS.to_owned(), tensors.into_iter().collect())]));
+    };
     let index = json::parse(index).map_err(|fault| format!("its kept index: {fault}"))?;
-    let mut shards: BTreeMap<String, Vec<(String, Tensor<'a>)>> = BTreeMap::new();
+    let mut shards = Shards::new();
     for (key, tensor) in tensors {
         let place = index.get("weight_map").and_then(|map| map.get(&key)?.as_str());
         let place = place.filter(|path| crate::files::is_safe_path(path));
         let place = place.ok_or_else(|| format!("its kept index has no file for {key}"))?;
         shards.entry(place.to_owned()).or_default().push((key, tensor));
     }
-    Ok(shards.into_iter().collect())
+    Ok(shards)
 }
