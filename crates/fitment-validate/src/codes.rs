@@ -1,11 +1,12 @@
 //! One table of every rule: what `--explain` says, and what the outputs cite.
 
 use crate::rules;
+use fitment_convert::peft;
 use fitment_core::finding::{Code, Rule, rules as format};
 
 /// Every rule, in order of its code within its group: container, manifest, edits, foreign formats, base.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
-    format::ALL.iter().chain(rules::ALL)
+    format::ALL.iter().chain(peft::rules::ALL).chain(rules::ALL)
 }
 
 /// The rule of a code, whatever the case of its letter.
@@ -28,7 +29,9 @@ pub(crate) fn of(code: Code) -> Option<&'static Rule> {
 /// ```
 pub fn explain(code: &str) -> Option<String> {
     let Rule { code, severity, meaning, section, remedy } = find(code)?;
-    Some(format!("{code} ({severity}, spec section {section})\n\n{meaning}\n\nWhat to do: {remedy}\n"))
+    // Rules of other tools' formats say whose: `PEFT: config`.
+    let spec = if section.starts_with(|c: char| c.is_ascii_digit()) { "spec section " } else { "" };
+    Some(format!("{code} ({severity}, {spec}{section})\n\n{meaning}\n\nWhat to do: {remedy}\n"))
 }
 
 #[cfg(test)]
@@ -56,8 +59,9 @@ mod tests {
                 "{}",
                 rule.code
             );
-            assert!(rule.remedy.ends_with('.'), "{}: {}", rule.code, rule.remedy);
-            assert!(rule.section.starts_with(|c: char| c.is_ascii_digit()), "{}", rule.code);
+            assert!(rule.remedy.ends_with(['.', '?']), "{}: {}", rule.code, rule.remedy);
+            let of_peft = rule.code.0.starts_with('P');
+            assert_eq!(rule.section.starts_with("PEFT: "), of_peft, "{}: {}", rule.code, rule.section);
         }
     }
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Group {
     /// Part of a pipeline: what stands before `/` in a label.
     pub component: Option<String>,
-    /// The name with every number between dots as `*`: `model.layers.*.self_attn.q_proj.weight`.
+    /// The name with its numbers as `*`: `model.layers.*.self_attn.q_proj.weight`. A number behind the first that is the
+    /// same in all names stays.
     pub kind: String,
     /// The numbers, such as `0-21`, `0-3,5`, or `0-21 × 0-7` where a name has two; empty where it has none.
     pub layers: String,
@@ -24,11 +25,10 @@ pub struct Group {
 /// assert_eq!(lines, ["h.*.q.weight 0-2,4", "head.weight "]);
 /// ```
 pub fn group<'n>(names: impl Iterator<Item = &'n str>) -> Vec<Group> {
-    let group = |((component, kind), indices): ((Option<String>, String), Indices)| Group {
-        component,
-        kind,
-        layers: compact(&indices),
-        count: indices.len(),
+    let group = |((component, kind), indices): ((Option<String>, String), Indices)| {
+        let fixed = fixed(&indices);
+        let layers = compact(&without(&indices, &fixed));
+        Group { component, kind: restore(&kind, &fixed), layers, count: indices.len() }
     };
     kinds(names).into_iter().map(group).collect()
 }
@@ -68,9 +68,11 @@ pub fn shares<'n>(covered: impl Iterator<Item = &'n str>, all: impl Iterator<Ite
             None => Indices::new(),
         };
         let missing: Indices = all.difference(&hit).cloned().collect();
+        let fixed = fixed(&all);
         let (component, kind) = key;
         let (hits, of) = (hit.len(), all.len());
-        Share { component, kind, hit: compact(&hit), missing: compact(&missing), hits, of }
+        let [hit, missing] = [hit, missing].map(|indices| compact(&without(&indices, &fixed)));
+        Share { component, kind: restore(&kind, &fixed), hit, missing, hits, of }
     };
     kinds(all).into_iter().map(share).collect()
 }
@@ -85,21 +87,59 @@ fn kinds<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<(Option<String>, 
             Some((component, name)) => (Some(component.to_owned()), name),
             None => (None, label),
         };
-        let mut indices = Vec::new();
-        let mut kind = String::with_capacity(name.len());
-        for (at, segment) in name.split('.').enumerate() {
-            kind.push_str(if at > 0 { "." } else { "" });
-            match number(segment) {
-                Some(number) => {
-                    indices.push(number);
-                    kind.push('*');
-                }
-                None => kind.push_str(segment),
-            }
-        }
+        let (kind, indices) = take_apart(name);
         kinds.entry((component, kind)).or_default().insert(indices);
     }
     kinds
+}
+
+/// A name with its numbers as `*`, and the numbers.
+fn take_apart(name: &str) -> (String, Vec<u64>) {
+    let mut indices = Vec::new();
+    let mut kind = String::with_capacity(name.len());
+    for (at, segment) in name.split('.').enumerate() {
+        kind.push_str(if at > 0 { "." } else { "" });
+        match number(segment) {
+            Some(number) => {
+                indices.push(number);
+                kind.push('*');
+            }
+            None => kind.push_str(segment),
+        }
+    }
+    (kind, indices)
+}
+
+/// A name with its numbers as `*`.
+pub(crate) fn kind_of(name: &str) -> String {
+    take_apart(name).0
+}
+
+/// Numbers behind the first that are the same in all names, by their place: such as the two layers inside a block of T5.
+fn fixed(indices: &Indices) -> BTreeMap<usize, u64> {
+    let Some(first) = indices.first() else { return BTreeMap::new() };
+    let same = |(place, number): &(usize, u64)| indices.iter().all(|index| index.get(*place) == Some(number));
+    first.iter().copied().enumerate().skip(1).filter(same).collect()
+}
+
+fn without(indices: &Indices, fixed: &BTreeMap<usize, u64>) -> Indices {
+    let strip = |index: &Vec<u64>| {
+        let kept = index.iter().enumerate().filter(|(place, _)| !fixed.contains_key(place));
+        kept.map(|(_, number)| *number).collect()
+    };
+    indices.iter().map(strip).collect()
+}
+
+fn restore(kind: &str, fixed: &BTreeMap<usize, u64>) -> String {
+    let mut place = 0;
+    let segment = |segment: &str| {
+        if segment != "*" {
+            return segment.to_owned();
+        }
+        place += 1;
+        fixed.get(&(place - 1)).map_or_else(|| "*".to_owned(), u64::to_string)
+    };
+    kind.split('.').map(segment).collect::<Vec<_>>().join(".")
 }
 
 /// The number that a segment is. `01` is text: no two names may become one.
@@ -187,6 +227,16 @@ mod tests {
         let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
         assert_eq!(lines(&borrowed), ["l.*.experts.*.w [0-2 × 0-7] 24"]);
         assert_eq!(lines(&borrowed[..20]), ["l.*.experts.*.w [0-1 × 0-7; 2 × 0-3] 20"]);
+    }
+
+    #[test]
+    fn a_number_that_never_differs_stays_in_the_kind() {
+        let names = ["block.0.layer.1.wi.weight", "block.1.layer.1.wi.weight", "block.1.layer.0.q.weight"];
+        let wanted = ["block.*.layer.0.q.weight [1] 1", "block.*.layer.1.wi.weight [0-1] 2"];
+        assert_eq!(lines(&names), wanted);
+        let found = shares([names[0]].into_iter(), names.into_iter());
+        let parts = found.iter().map(|s| (s.module(), &*s.hit, &*s.missing));
+        assert_eq!(parts.collect::<Vec<_>>(), [("layer.0.q", "", "1"), ("layer.1.wi", "0", "1")]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 /// The [`fitment_core::check::Each`] of this build.
 #[cfg(feature = "parallel")]
 pub(crate) fn each(count: usize, call: &(dyn Fn(usize) + Sync)) {
-    use rayon::iter::{IntoParallelIterator, ParallelIterator};
+    use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator, ParallelIterator};
     // Tensors differ in size by orders of magnitude: stealing one at a time keeps the cores even.
     (0..count).into_par_iter().with_max_len(1).for_each(call);
 }

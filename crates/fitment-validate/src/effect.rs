@@ -62,3 +62,72 @@ fn is_zero(tensor: &Tensor<'_>) -> bool {
     };
     tensor.bytes().chunks(size).all(zero)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+    use fitment_core::model::{
+        Adapter, Add, Edit, Lora, LoraForm, Magnitude, NormOf, Origin, Remove, Target, TensorName,
+    };
+    use fitment_core::tensor::{Dtype, Shape, Tensor};
+
+    fn floats(values: &[f32]) -> Tensor<'static> {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Tensor::owned(Dtype::F32, Shape::new(&[values.len() as u64, 1]).unwrap(), bytes).unwrap()
+    }
+
+    fn lora(scale: f64, up: &[f32]) -> Lora<'static> {
+        Lora {
+            target: Target::whole(TensorName::new("a.weight").unwrap()),
+            form: LoraForm::Matrix,
+            transposed: false,
+            scale,
+            up: floats(up),
+            down: floats(&[1.0]),
+            mid: None,
+            magnitude: None,
+            origin: Origin::default(),
+        }
+    }
+
+    fn lines(edits: Vec<Edit<'static>>) -> String {
+        let findings = check(&Adapter { edits, ..Adapter::default() });
+        findings.iter().map(|finding| format!("{finding}\n")).collect()
+    }
+
+    #[test]
+    fn an_adapter_of_zeros_or_of_scale_zero_does_nothing() {
+        let zeros = Edit::Lora(lora(1.0, &[0.0, -0.0]));
+        insta::assert_snapshot!(lines(vec![zeros.clone()]), @"error[B014]: the only edit has no effect");
+        insta::assert_snapshot!(lines(vec![zeros, Edit::Lora(lora(0.0, &[1.0]))]), @"error[B014]: none of the 2 edits has an effect");
+    }
+
+    #[test]
+    fn one_edit_of_scale_zero_among_others_is_a_warning() {
+        let edits = vec![Edit::Lora(lora(0.0, &[1.0])), Edit::Lora(lora(1.0, &[1.0]))];
+        insta::assert_snapshot!(lines(edits), @"warning[B015] a.weight: its scale is 0: the edit does nothing");
+    }
+
+    #[test]
+    fn an_adapter_without_edits_is_noted() {
+        insta::assert_snapshot!(lines(vec![]), @"note[B016]: the adapter has no edits");
+    }
+
+    #[test]
+    fn a_magnitude_a_tiny_element_or_a_removal_is_an_effect() {
+        let mut dora = lora(1.0, &[0.0]);
+        let value = floats(&[1.0]);
+        dora.magnitude = Some(Magnitude { value, axis: 0, norm_of: NormOf::Merged, eps: 0.0 });
+        assert_eq!(lines(vec![Edit::Lora(dora)]), "");
+        assert_eq!(lines(vec![Edit::Lora(lora(1.0, &[0.0, f32::from_bits(1)]))]), "");
+        let Lora { target, origin, .. } = lora(1.0, &[]);
+        assert_eq!(lines(vec![Edit::Remove(Remove { target, origin })]), "");
+    }
+
+    #[test]
+    fn an_update_of_zeros_is_idle() {
+        let Lora { target, origin, .. } = lora(1.0, &[]);
+        let add = Add { target, scale: 1.0, value: floats(&[0.0]), exceptions: None, origin };
+        assert!(lines(vec![Edit::Add(add)]).starts_with("error[B014]"));
+    }
+}

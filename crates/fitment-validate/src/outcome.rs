@@ -16,6 +16,8 @@ pub struct Options {
 pub struct Outcome {
     /// The name that the caller gave.
     pub name: String,
+    /// Paths of its files, relative to the name if that is a folder.
+    pub files: Vec<String>,
     /// Format of the input, when it is known.
     pub format: Option<String>,
     /// What was looked at.
@@ -101,8 +103,15 @@ mod tests {
 
     fn outcome(options: &Options) -> Outcome {
         let checked = Checked { format: true, ..Checked::default() };
-        let mut outcome =
-            Outcome { name: "a".into(), format: None, checked, refusal: None, findings: vec![], allowed: 0 };
+        let mut outcome = Outcome {
+            name: "a".into(),
+            files: vec![],
+            format: None,
+            checked,
+            refusal: None,
+            findings: vec![],
+            allowed: 0,
+        };
         let of = |rule| Finding::new(rule, "x", "y");
         let findings = vec![of(&rules::B_NO_BASE), of(&rules::B_PARTIAL), of(&rules::B_MISSING)];
         outcome.judge(findings, options);

@@ -3,7 +3,7 @@
 
 fitment_core::rule_table! {
     B_MISSING = "B001" Error "6" "Every target is a tensor of the base." => "The adapter was made for another model, or names a layer that this one does not have: check --base. `fitment apply --skip GLOB` leaves targets out by name.";
-    B_PREFIX = "B002" Error "6" "Targets begin as the names of the base do." => "Loaders match names: with another prefix the whole adapter is ignored without a word. Convert the original with --base, so that its names become those of the base.";
+    B_NAMES = "B002" Error "6" "Names are those that a loader of the base looks for." => "Loaders match names: an adapter with others loads without a word and does nothing. `fitment apply` finds the tensors by the base; for a server, export the adapter again from the class that it loads.";
     B_SHAPE = "B003" Error "6" "Edits fit the shapes of the base's tensors." => "The adapter was made for a model of another size: check --base.";
     B_TIED = "B004" Error "4.4" "An edit of a tied tensor says which of its uses it means, and adapter and base agree on what is tied." => "Convert the original with --base: the base decides which uses an edit means.";
     B_DIGEST = "B005" Error "6" "The touched tensors have the recorded SHA-256." => "The base is another revision, a fine-tune or a re-quantised copy. `--allow-base-mismatch` of apply accepts it on your word; `fitment convert FILE --base BASE` binds the adapter to it.";
@@ -20,4 +20,5 @@ fitment_core::rule_table! {
     B_NO_EDITS = "B016" Note "5" "An adapter has edits." => "The file is sound and does nothing.";
     B_NO_BASE = "B017" Note "6" "The fit to a base is checked." => "Give the base: --base BASE.";
     B_UNBOUND = "B018" Note "6" "The content of the base is checked, not only its names and shapes." => "`fitment convert FILE --base BASE` records the digests of the base.";
+    B_AMBIGUOUS = "B019" Error "6" "Adapter and base together say which tensor each edit changes." => "See the message: what decides it depends on the case.";
 }

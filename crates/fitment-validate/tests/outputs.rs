@@ -8,7 +8,16 @@ use serde_json::Value;
 
 fn outcome(name: &str, findings: Vec<Finding>) -> Outcome {
     let checked = Checked { format: true, weights: true, base: true, digests: 12 };
-    Outcome { name: name.into(), format: Some("peft".into()), checked, refusal: None, findings, allowed: 0 }
+    let files = vec!["adapter_config.json".into(), "adapter_model.safetensors".into()];
+    Outcome {
+        name: name.into(),
+        files,
+        format: Some("peft".into()),
+        checked,
+        refusal: None,
+        findings,
+        allowed: 0,
+    }
 }
 
 fn sample() -> Vec<Outcome> {
@@ -66,7 +75,7 @@ fn control_characters_of_hostile_names_do_not_reach_the_terminal() {
 
 #[test]
 fn json_is_one_versioned_document() {
-    insta::assert_snapshot!(json(&sample()), @r#"
+    insta::assert_snapshot!(json(&sample()[..2]), @r#"
     {
       "fitment_validate": 1,
       "files": [
@@ -133,24 +142,6 @@ fn json_is_one_versioned_document() {
             "note": 0,
             "allowed": 0
           }
-        },
-        {
-          "path": "sound",
-          "format": "peft",
-          "checked": {
-            "format": true,
-            "weights": true,
-            "base": true,
-            "digests": 12
-          },
-          "refusal": null,
-          "findings": [],
-          "counts": {
-            "error": 0,
-            "warning": 0,
-            "note": 0,
-            "allowed": 0
-          }
         }
       ]
     }
@@ -160,15 +151,20 @@ fn json_is_one_versioned_document() {
 #[test]
 fn github_commands_escape_what_would_end_them() {
     insta::assert_snapshot!(github(&sample()), @"
-    ::error file=lo ra,title=fitment B001::model.layers.8.mlp.up_proj.weight: the base has no such tensor%0Ahelp: The adapter was made for another model, or names a layer that this one does not have: check --base. `fitment apply --skip GLOB` leaves targets out by name.
-    ::error file=lo ra,title=fitment B001::model.layers.9.mlp.up_proj.weight: the base has no such tensor%0Ahelp: The adapter was made for another model, or names a layer that this one does not have: check --base. `fitment apply --skip GLOB` leaves targets out by name.
-    ::notice file=lo ra,title=fitment B012::hit: mlp.up_proj 0-3%0Ahelp: Nothing to do if this is what was trained.
-    ::warning file=b/c%3A1%2C2.safetensors,title=fitment::not checked: peft_type LOHA: 100%25 other%0Ahelp: merge it
+    ::error file=lo ra/adapter_model.safetensors,title=fitment B001::model.layers.8.mlp.up_proj.weight: the base has no such tensor%0Ahelp: The adapter was made for another model, or names a layer that this one does not have: check --base. `fitment apply --skip GLOB` leaves targets out by name.
+    ::error file=lo ra/adapter_model.safetensors,title=fitment B001::model.layers.9.mlp.up_proj.weight: the base has no such tensor%0Ahelp: The adapter was made for another model, or names a layer that this one does not have: check --base. `fitment apply --skip GLOB` leaves targets out by name.
+    ::notice file=lo ra/adapter_model.safetensors,title=fitment B012::hit: mlp.up_proj 0-3%0Ahelp: Nothing to do if this is what was trained.
+    ::warning file=b/c%3A1%2C2.safetensors/adapter_model.safetensors,title=fitment::not checked: peft_type LOHA: 100%25 other%0Ahelp: merge it
     ");
     let finding = Finding::new(&rules::B_NAME, "100%", "a\r\nb::c");
     let line = github(&[outcome("x", vec![finding])]);
     assert_eq!(line.lines().count(), 1);
-    assert!(line.starts_with("::notice file=x,title=fitment B008::100%25: a\\r\\nb::c%0Ahelp: "), "{line}");
+    assert!(
+        line.starts_with(
+            "::notice file=x/adapter_model.safetensors,title=fitment B008::100%25: a\\r\\nb::c%0Ahelp: "
+        ),
+        "{line}"
+    );
 }
 
 fn schema_errors(log: &Value) -> Vec<String> {
@@ -219,7 +215,7 @@ fn sarif_says_rule_place_and_file() {
         {
           "physicalLocation": {
             "artifactLocation": {
-              "uri": "lo%20ra"
+              "uri": "lo%20ra/adapter_model.safetensors"
             },
             "region": {
               "startLine": 1
@@ -251,7 +247,7 @@ fn sarif_says_rule_place_and_file() {
               {
                 "physicalLocation": {
                   "artifactLocation": {
-                    "uri": "b/c%3A1%2C2.safetensors"
+                    "uri": "b/c%3A1%2C2.safetensors/adapter_model.safetensors"
                   },
                   "region": {
                     "startLine": 1
@@ -287,4 +283,21 @@ fn fingerprints_tell_places_apart_and_outlive_the_message() {
     let twice = later[0].findings[0].clone();
     later[0].findings.insert(0, twice);
     assert_ne!(fingerprints(&later)[0], fingerprints(&later)[1], "two of one place are two");
+}
+
+#[test]
+fn a_finding_is_laid_to_the_file_that_it_is_about() {
+    let file = |name: &str, rule, place: &str| {
+        let line = github(&[outcome(name, vec![Finding::new(rule, place, "x")])]);
+        line.split_once("file=").unwrap().1.split_once(',').unwrap().0.to_owned()
+    };
+    use fitment_convert::peft::rules as peft;
+    assert_eq!(file("lora/", &peft::P_ALPHA_MISSING, "lora_alpha"), "lora/adapter_config.json");
+    assert_eq!(file("lora", &peft::P_PAIR, "a.lora_A.weight"), "lora/adapter_model.safetensors");
+    assert_eq!(file("lora", &peft::P_CONFIG_JSON, "adapter_config.json"), "lora/adapter_config.json");
+    let single = Outcome { files: vec!["a.safetensors".into()], ..outcome("x/a.safetensors", vec![]) };
+    let finding = Finding::new(&rules::B_SHAPE, "t", "x");
+    assert!(
+        github(&[Outcome { findings: vec![finding], ..single }]).starts_with("::error file=x/a.safetensors,")
+    );
 }

@@ -7,7 +7,7 @@ mod identity;
 mod names;
 mod quantised;
 mod shapes;
-//mod tied;
+mod tied;
 mod vocabulary;
 
 use crate::rules;
@@ -17,7 +17,7 @@ use fitment_core::model::{Adapter, Edit, Target};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) use names::{Missing, missing_findings};
+pub(crate) use names::{Missing, common_end, missing_findings};
 
 /// What a look at a base found.
 #[derive(Debug, Default)]
@@ -27,25 +27,26 @@ pub(crate) struct BaseReport {
     pub(crate) digests: u64,
 }
 
-/// Asks every question about an adapter and a base; whether to compare digests is the caller's to say.
+/// Asks every question about an adapter and a base; of digests only when they were not taken from this very base a moment
+/// ago.
 ///
 /// # Errors
 /// When a tensor of the base cannot be read.
 pub(crate) fn check(
     adapter: &Adapter<'_>,
     base: &dyn Checkpoint,
-    compare_digests: bool,
+    just_bound: bool,
 ) -> Result<BaseReport, CheckpointError> {
     let mut fit = Fit { adapter, base, findings: Vec::new(), handled: BTreeSet::new() };
     components(&mut fit);
     quantised::check(&mut fit);
-    //tied::check(&mut fit);
+    tied::check(&mut fit);
     names::check(&mut fit);
     created::check(&mut fit);
     vocabulary::check(&mut fit);
     shapes::check(&mut fit);
     identity::check(&mut fit);
-    let digests = if compare_digests { digests::check(&mut fit)? } else { 0 };
+    let digests = if just_bound { 0 } else { digests::check(&mut fit)? };
     coverage::check(&mut fit);
     Ok(BaseReport { findings: fit.findings, digests })
 }

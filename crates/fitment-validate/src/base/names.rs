@@ -64,7 +64,7 @@ pub(crate) fn missing_findings(missing: &[Missing], names: &Names<'_>) -> Vec<Fi
             under(&from),
             under(&to)
         );
-        Finding::new(&rules::B_PREFIX, &first.label, message)
+        Finding::new(&rules::B_NAMES, &first.label, message)
     };
     prefixes.into_iter().map(prefix).chain(others).collect()
 }
@@ -114,7 +114,7 @@ fn is_number(segment: &str) -> bool {
 }
 
 /// Bytes of the longest common end that begins with a whole segment in both names.
-fn common_end(a: &str, b: &str) -> usize {
+pub(crate) fn common_end(a: &str, b: &str) -> usize {
     let mut common = 0;
     let mut ends =
         a.rsplit('.').zip(b.rsplit('.')).take_while(|(x, y)| x == y).map(|(x, _)| x.len()).peekable();

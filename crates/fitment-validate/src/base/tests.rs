@@ -103,7 +103,7 @@ impl Case {
     fn lines(&self, with_notes: bool) -> String {
         let bytes = self.bytes();
         let base = MemoryCheckpoint::new(&bytes, Some(self.config.clone())).unwrap();
-        let report = check(&self.adapter, &base, true).unwrap();
+        let report = check(&self.adapter, &base, false).unwrap();
         let shown = report.findings.iter().filter(|f| with_notes || !["B012", "B018"].contains(&f.code.0));
         shown.map(|finding| format!("{finding}\n")).collect()
     }
@@ -323,4 +323,46 @@ fn a_pipeline_does_not_fit_a_single_model() {
     let component = Some(ComponentName::new("unet").unwrap());
     let edit = Lora { target: Target { component, ..edit.target.clone() }, ..edit };
     insta::assert_snapshot!(Case::new(vec![Edit::Lora(edit)]).lines(false), @r#"error[B001] unet/model.layers.0.self_attn.q_proj.weight: 1 target belongs to the component "unet" of a pipeline, the base is a single model"#);
+}
+
+#[test]
+fn layers_that_the_model_does_not_load_are_not_missed() {
+    let layers = (0..3).map(|layer| lora(&format!("model.layers.{layer}.self_attn.q_proj.weight"), 4, 4));
+    let mut case = Case::new(layers.collect());
+    case.config.insert("num_hidden_layers".to_owned(), json!(3));
+    assert_eq!(case.lines(false), "");
+}
+
+fn tied(mut case: Case) -> Case {
+    case.tensors.remove("lm_head.weight");
+    case.config.insert("tie_word_embeddings".to_owned(), json!(true));
+    case
+}
+
+#[test]
+fn a_head_that_is_tied_is_not_merely_missing() {
+    insta::assert_snapshot!(tied(Case::new(vec![lora("lm_head.weight", 10, 4)])).lines(false), @r#"error[B004] lm_head.weight: the adapter changes it alone, the base has it as one with "model.embed_tokens.weight": which uses are meant is not said"#);
+    let mut case = tied(Case::new(vec![create("lm_head.weight")]));
+    insta::assert_snapshot!(case.lines(false), @r#"error[B004] lm_head.weight: the adapter creates it alone, the base has it as one with "model.embed_tokens.weight": which uses are meant is not said"#);
+    case.config.insert("tie_word_embeddings".to_owned(), json!(false));
+    assert_eq!(case.lines(false), "");
+}
+
+#[test]
+fn an_unbound_edit_of_a_tied_embedding_is_undecided() {
+    let mut case = tied(Case::new(vec![lora("model.embed_tokens.weight", 10, 4)]));
+    insta::assert_snapshot!(case.lines(false), @"error[B004] model.embed_tokens.weight: the base ties it to lm_head.weight, the adapter does not say which of them it changes");
+    let name = |name: &str| TensorName::new(name).unwrap();
+    case.adapter.base.tied.insert(name("model.embed_tokens.weight"), vec![name("lm_head.weight")]);
+    assert_eq!(case.lines(false), "", "it says that all uses are meant");
+}
+
+#[test]
+fn an_adapter_for_a_tied_base_does_not_fit_one_with_a_head() {
+    let mut case = Case::new(vec![lora("model.embed_tokens.weight", 10, 4)]);
+    let name = |name: &str| TensorName::new(name).unwrap();
+    case.adapter.base.tied.insert(name("model.embed_tokens.weight"), vec![name("lm_head.weight")]);
+    insta::assert_snapshot!(case.lines(false), @r#"error[B004] model.embed_tokens.weight: the adapter takes it for one with "lm_head.weight", the base has two tensors"#);
+    case.tensors.remove("lm_head.weight");
+    insta::assert_snapshot!(case.lines(false), @"error[B004] model.embed_tokens.weight: the adapter takes it for tied, the config of the base says tie_word_embeddings is false");
 }

@@ -1,4 +1,4 @@
-use super::{sentence, slashed};
+use super::{artifact, sentence, slashed};
 use crate::codes;
 use crate::outcome::{Outcome, Refusal};
 use fitment_core::finding::{Code, Finding, Rule};
@@ -68,7 +68,7 @@ fn result(
     numbers: &BTreeMap<Code, usize>,
     seen: &mut BTreeMap<String, u64>,
 ) -> Value {
-    let uri = uri(&outcome.name);
+    let uri = uri(&artifact(outcome, Some(finding)));
     let mut location = json!({"physicalLocation": physical(&uri)});
     if !finding.place.is_empty() {
         location["logicalLocations"] = json!([{"fullyQualifiedName": finding.place, "kind": "member"}]);
@@ -91,7 +91,7 @@ fn notification(outcome: &Outcome, refusal: &Refusal) -> Value {
     json!({
         "level": "warning",
         "message": {"text": format!("not checked: {}{hint}", refusal.message)},
-        "locations": [{"physicalLocation": physical(&uri(&outcome.name))}],
+        "locations": [{"physicalLocation": physical(&uri(&artifact(outcome, None)))}],
     })
 }
 

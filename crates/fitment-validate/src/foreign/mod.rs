@@ -1,0 +1,123 @@
+//! Adapters of other tools: the rules of their format, and what reading them against a base shows.
+
+mod peft;
+
+use crate::base::{self, BaseReport, Missing, missing_findings};
+use crate::error::Error;
+use crate::rules;
+use fitment_convert::{Clash, Error as ConvertError, Files, FormatId, ReadOptions, Unmapped, read};
+use fitment_core::checkpoint::{Checkpoint, CheckpointError, Names};
+use fitment_core::finding::{Finding, rules as format};
+use fitment_core::model::{Adapter, Edit};
+use std::collections::BTreeSet;
+
+/// What a look at a foreign adapter gives.
+#[derive(Debug, Default)]
+pub(crate) struct Look<'a> {
+    pub(crate) findings: Vec<Finding>,
+    /// The adapter, when there is one.
+    pub(crate) adapter: Option<Adapter<'a>>,
+    /// The adapter is of a method that this version does not read: nothing of it was understood.
+    pub(crate) is_refused: bool,
+    /// Names and shapes were compared with the base.
+    pub(crate) base: bool,
+}
+
+/// Checks a PEFT adapter, with a base when there is one.
+///
+/// # Errors
+/// When the folder holds several adapters and none is named, or the base cannot be read.
+pub(crate) fn check_peft<'a>(
+    files: &Files<'a>,
+    adapter_name: Option<&str>,
+    base: Option<&dyn Checkpoint>,
+) -> Result<Look<'a>, Error> {
+    let findings = fitment_convert::peft::check(files, adapter_name)?;
+    let refused = fitment_convert::peft::rules::P_UNSUPPORTED.code;
+    let is_refused = findings.iter().any(|finding| finding.code == refused);
+    let mut look = Look { findings, is_refused, ..Look::default() };
+    let options = ReadOptions { from: Some(FormatId::Peft), adapter_name, ..ReadOptions::default() };
+    match (read(files, &options), base) {
+        (Ok(converted), _) => look.adapter = Some(converted.adapter),
+        // Only a base can tell what such an adapter does.
+        (Err(ConvertError::Ambiguous { what, reason, .. }), None) => {
+            let message = format!("without a base this cannot be known: {reason}");
+            look.findings.push(Finding::new(&rules::B_NO_BASE, what, message));
+        }
+        (Err(_), _) => {}
+    }
+    if let Some(base) = base {
+        on_base(&mut look, files, &ReadOptions { base: Some(base), ..options }, base)?;
+    }
+    if let Some(adapter) = &look.adapter {
+        look.findings.extend(peft::not_loaded(adapter, base));
+        look.findings.extend(mixed_dtypes(adapter));
+    }
+    Ok(look)
+}
+
+/// Reads the adapter against a base: its names become those on disk, and what does not fit comes out.
+fn on_base<'a>(
+    look: &mut Look<'a>,
+    files: &Files<'a>,
+    options: &ReadOptions<'_>,
+    base: &dyn Checkpoint,
+) -> Result<(), CheckpointError> {
+    let report = match read(files, options) {
+        Ok(converted) => {
+            let mut report = base::check(&converted.adapter, base, true)?;
+            // Reading against a base says more than the files alone.
+            let more = converted.findings.into_iter().filter(|finding| !look.findings.contains(finding));
+            report.findings.extend(peft::judged(more, &converted.adapter));
+            look.adapter = Some(converted.adapter);
+            report
+        }
+        // Reported already as breaches of the format.
+        Err(ConvertError::Malformed { .. }) => return Ok(()),
+        Err(ConvertError::Unsupported { .. }) if look.is_refused => return Ok(()),
+        Err(ConvertError::Base(error)) => return Err(error),
+        Err(error) => BaseReport { findings: refusal(&error, base), digests: 0 },
+    };
+    look.findings.extend(report.findings);
+    look.base = true;
+    Ok(())
+}
+
+/// Why an adapter that is sound by itself cannot be read against the base.
+fn refusal(error: &ConvertError, base: &dyn Checkpoint) -> Vec<Finding> {
+    match error {
+        ConvertError::Unmapped { culprits } => {
+            let names = Names::new(base.tensors().keys().map(String::as_str));
+            let missing = |culprit: &Unmapped| {
+                let name = culprit.expected.clone();
+                Missing { label: name.clone(), name, experts: None }
+            };
+            missing_findings(&culprits.iter().map(missing).collect::<Vec<_>>(), &names)
+        }
+        ConvertError::Mismatch { culprits } => {
+            let finding = |clash: &Clash| {
+                let message =
+                    format!("the adapter asks for {}, the base has {}", clash.expected, clash.found);
+                Finding::new(&rules::B_SHAPE, clash.target.clone(), message)
+            };
+            culprits.iter().map(finding).collect()
+        }
+        ConvertError::Unsupported { what, reason, hint } => {
+            let quantised = fitment_core::checkpoint::quantised::find(base).is_some();
+            let rule =
+                if quantised { &rules::B_QUANTISED } else { &fitment_convert::peft::rules::P_UNSUPPORTED };
+            vec![Finding::new(rule, what.clone(), format!("{reason} ({hint})"))]
+        }
+        ConvertError::Ambiguous { what, reason, hint } => {
+            vec![Finding::new(&rules::B_AMBIGUOUS, what.clone(), format!("{reason} ({hint})"))]
+        }
+        other => vec![Finding::new(&rules::B_AMBIGUOUS, "", other.to_string())],
+    }
+}
+
+fn mixed_dtypes(adapter: &Adapter<'_>) -> Option<Finding> {
+    let factors = adapter.edits.iter().filter(|edit| matches!(edit, Edit::Lora(_))).flat_map(Edit::tensors);
+    let dtypes: BTreeSet<&str> = factors.map(|(_, tensor)| tensor.dtype().name()).collect();
+    let message = || format!("factors are {}", dtypes.iter().copied().collect::<Vec<_>>().join(" and "));
+    (dtypes.len() > 1).then(|| Finding::new(&format::E_MIXED_DTYPES, "", message()))
+}

@@ -1,0 +1,128 @@
+use crate::base;
+use crate::error::Error;
+use crate::outcome::{Checked, Options, Outcome, Refusal};
+use crate::{each, effect, file, foreign, rules};
+use fitment_convert::{Error as ConvertError, Files, FormatId, detect};
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::model::Adapter;
+use fitment_core::{Depth, Finding};
+
+/// An adapter to check: a Fitment file, or the files of any other format that can be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'i, 'a> {
+    /// What the reports call it: a path.
+    pub name: &'i str,
+    /// Its files.
+    pub files: &'i Files<'a>,
+    /// Its format; detected when absent.
+    pub from: Option<FormatId>,
+    /// Which adapter of a folder that holds several.
+    pub adapter_name: Option<&'i str>,
+}
+
+/// Checks an adapter by every rule there is: its own format's, those about what it does, and with a base those about the
+/// fit. All findings are collected.
+///
+/// # Errors
+/// [`Error::Input`] when the files fit several formats or hold several adapters and none is named; [`Error::Base`] when
+/// a tensor of the base cannot be read.
+pub fn validate(
+    input: &Input<'_, '_>,
+    base: Option<&dyn Checkpoint>,
+    options: &Options,
+) -> Result<Outcome, Error> {
+    let mut outcome = Outcome {
+        name: input.name.to_owned(),
+        files: input.files.iter().map(|(path, _)| path.to_owned()).collect(),
+        format: None,
+        checked: Checked::default(),
+        refusal: None,
+        findings: Vec::new(),
+        allowed: 0,
+    };
+    let format = match input.from {
+        Some(format) => format,
+        None => match detect(input.files) {
+            Ok(format) => format,
+            Err(error @ ConvertError::NotDetected { .. }) => {
+                undetected(input, &error, &mut outcome, options);
+                return Ok(outcome);
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    outcome.format = Some(format.to_string());
+    let findings = match format {
+        FormatId::Fitment => fitment(input, base, &mut outcome.checked)?,
+        FormatId::Peft => peft(input, base, &mut outcome.checked)?,
+    };
+    outcome.judge(findings, options);
+    Ok(outcome)
+}
+
+/// A lone file that is hardly safetensors is told what is wrong with it; for anything else there are no rules.
+fn undetected(input: &Input<'_, '_>, error: &ConvertError, outcome: &mut Outcome, options: &Options) {
+    if let Some(bytes) = container(input) {
+        let report = fitment_core::check::check_each(bytes, Depth::Structure, &each::each);
+        if report.container.is_none() {
+            outcome.checked.format = true;
+            outcome.judge(report.findings, options);
+            return;
+        }
+    }
+    outcome.refusal = Some(Refusal { message: error.to_string(), hint: error.hint() });
+}
+
+fn container<'a>(input: &Input<'_, 'a>) -> Option<&'a [u8]> {
+    let (path, bytes) = input.files.iter().next().filter(|_| input.files.len() == 1)?;
+    path.ends_with(".safetensors").then_some(bytes)
+}
+
+fn fitment(
+    input: &Input<'_, '_>,
+    base: Option<&dyn Checkpoint>,
+    checked: &mut Checked,
+) -> Result<Vec<Finding>, Error> {
+    let Some((_, bytes)) = input.files.iter().next().filter(|_| input.files.len() == 1) else {
+        let looked_for = "one Fitment file".to_owned();
+        return Err(ConvertError::NotDetected { looked_for }.into());
+    };
+    let look = file::check(input.files, bytes);
+    let mut findings = look.findings;
+    *checked = Checked { format: true, weights: look.adapter.is_some(), ..Checked::default() };
+    if let Some(adapter) = &look.adapter {
+        findings.extend(effect::check(adapter));
+        if let Some(base) = base {
+            let report = base::check(adapter, base, false)?;
+            findings.extend(report.findings);
+            (checked.base, checked.digests) = (true, report.digests);
+        }
+    }
+    findings.extend(no_base(look.adapter.as_ref(), base));
+    Ok(findings)
+}
+
+fn peft(
+    input: &Input<'_, '_>,
+    base: Option<&dyn Checkpoint>,
+    checked: &mut Checked,
+) -> Result<Vec<Finding>, Error> {
+    let look = foreign::check_peft(input.files, input.adapter_name, base)?;
+    let weights = look.adapter.is_some();
+    *checked = Checked { format: !look.is_refused, weights, base: look.base, digests: 0 };
+    let mut findings = look.findings;
+    findings.extend(look.adapter.as_ref().map(effect::check).unwrap_or_default());
+    findings.extend(no_base(look.adapter.as_ref(), base));
+    Ok(findings)
+}
+
+/// Silence about the fit must not be taken for a fit.
+fn no_base(adapter: Option<&Adapter<'_>>, base: Option<&dyn Checkpoint>) -> Option<Finding> {
+    let adapter = adapter.filter(|adapter| base.is_none() && !adapter.edits.is_empty())?;
+    let made_for = match &adapter.base.name {
+        Some(name) => format!("; the adapter says it was made for {name:?}"),
+        None => String::new(),
+    };
+    let message = format!("no base was given: nothing was checked about a fit{made_for}");
+    Some(Finding::new(&rules::B_NO_BASE, "", message))
+}

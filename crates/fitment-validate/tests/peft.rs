@@ -1,0 +1,227 @@
+//! Adapters that PEFT itself wrote: sound ones pass, and every damage that PEFT passes over in silence is a finding.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use fitment_convert::Files;
+use fitment_core::Severity;
+use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint};
+use fitment_core::container::{read_foreign, write_container};
+use fitment_core::tensor::Tensor;
+use fitment_validate::output::{Style, text};
+use fitment_validate::{Checked, Input, Options, Outcome, validate};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/peft")
+}
+
+/// Files of a folder and its sub-folders, by relative path.
+fn load(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            files.extend(load(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
+        } else {
+            files.insert(name, fs::read(path).unwrap());
+        }
+    }
+    files
+}
+
+/// All shards of a base as one buffer, and its config.
+struct Base {
+    bytes: Vec<u8>,
+    config: Option<serde_json::Map<String, Value>>,
+}
+
+impl Base {
+    fn load(folder: &Path) -> Self {
+        let files = load(folder);
+        let mut tensors: Vec<(String, Tensor<'_>)> = Vec::new();
+        for bytes in files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, bytes)| bytes) {
+            let container = read_foreign(bytes).unwrap();
+            for entry in container.entries() {
+                let data = &bytes[container.data_range(entry)];
+                let tensor = Tensor::borrowed(entry.dtype, entry.shape.clone(), data).unwrap();
+                tensors.push((entry.name.clone(), tensor));
+            }
+        }
+        let mut bytes = Vec::new();
+        let items = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
+        write_container(&BTreeMap::new(), items, &mut bytes).unwrap();
+        let config = files.get("config.json").map(|bytes| serde_json::from_slice(bytes).unwrap());
+        Self { bytes, config }
+    }
+
+    fn checkpoint(&self) -> MemoryCheckpoint<'_> {
+        MemoryCheckpoint::new(&self.bytes, self.config.clone()).unwrap()
+    }
+}
+
+struct Case {
+    name: String,
+    about: Value,
+    adapter: BTreeMap<String, Vec<u8>>,
+    base: Option<Base>,
+}
+
+impl Case {
+    fn load(name: &str) -> Self {
+        let folder = fixtures().join(name);
+        let about: Value = serde_json::from_slice(&fs::read(folder.join("case.json")).unwrap()).unwrap();
+        let base = about["base"].as_str().map(|base| folder.join(base)).filter(|base| base.exists());
+        let adapter = load(&folder.join(about["adapter"].as_str().unwrap()));
+        Self { name: name.to_owned(), about, adapter, base: base.map(|base| Base::load(&base)) }
+    }
+
+    fn outcome(&self, with_base: bool) -> Outcome {
+        let files: Files<'_> = self.adapter.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+        let checkpoint = self.base.as_ref().filter(|_| with_base).map(Base::checkpoint);
+        let base = checkpoint.as_ref().map(|base| base as &dyn Checkpoint);
+        let input = Input { name: "adapter", files: &files, from: None, adapter_name: None };
+        validate(&input, base, &Options::default()).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+}
+
+fn cases(folder: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(fixtures().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().join("case.json").exists())
+        .map(|entry| format!("{folder}{}", entry.file_name().to_str().unwrap()))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 25, "only {} cases in {folder:?}", names.len());
+    names
+}
+
+/// Codes at or above a severity, each once.
+fn codes(outcome: &Outcome, least: Severity) -> BTreeSet<&'static str> {
+    let bad = outcome.findings.iter().filter(|finding| finding.severity >= least);
+    bad.map(|finding| finding.code.0).collect()
+}
+
+fn is_refused(name: &str) -> bool {
+    name.starts_with("refused_") || name == "conv2d_groups"
+}
+
+#[test]
+fn sound_adapters_have_no_error_with_their_base_and_without() {
+    for name in cases("").into_iter().filter(|name| !is_refused(name)) {
+        let case = Case::load(&name);
+        let outcome = case.outcome(true);
+        assert_eq!(codes(&outcome, Severity::Error), BTreeSet::new(), "{name}: {outcome:#?}");
+        assert!(outcome.checked.base && outcome.checked.weights, "{name}");
+        let alone = case.outcome(false);
+        assert_eq!(codes(&alone, Severity::Error), BTreeSet::new(), "{name}: {alone:#?}");
+        assert!(codes(&alone, Severity::Note).contains("B017"), "{name}");
+    }
+}
+
+#[test]
+fn what_is_refused_by_name_has_that_one_finding() {
+    for name in cases("").into_iter().filter(|name| is_refused(name)) {
+        let outcome = Case::load(&name).outcome(true);
+        assert_eq!(codes(&outcome, Severity::Note), BTreeSet::from(["P005"]), "{name}: {outcome:#?}");
+        assert_eq!(outcome.checked, Checked::default(), "{name}");
+    }
+}
+
+#[test]
+fn damage_that_changes_the_result_is_an_error_and_all_other_a_warning() {
+    let mut table = String::new();
+    for name in cases("damaged/") {
+        let case = Case::load(&name);
+        let effect = case.about["effect"].as_str().unwrap_or("refused");
+        let harmless = effect.starts_with("of 14 merged tensors 14 as with the sound adapter");
+        let outcome = case.outcome(true);
+        let least = if harmless { Severity::Warning } else { Severity::Error };
+        assert!(!codes(&outcome, least).is_empty(), "{name} ({effect}): {outcome:#?}");
+        let codes: Vec<&str> = codes(&outcome, Severity::Warning).into_iter().collect();
+        let short = name.trim_start_matches("damaged/");
+        table.push_str(&format!("{short}: {}\n", codes.join(" ")));
+    }
+    insta::assert_snapshot!(table, @"
+    adapter_name_kept: P014
+    alpha_missing: P006
+    alpha_zero: B014 P007
+    b_all_zero: B014 E013
+    b_missing: P017
+    config_missing: P001
+    config_not_json: P002
+    empty_file: C001
+    extra_key: P015
+    extra_layer: B001
+    git_lfs_pointer: P012
+    header_not_json: C004
+    header_too_long: C002
+    inf: E012
+    integer_factor: P019
+    layer_missing: P031
+    nan: E012
+    no_tensors: P030
+    offsets_wrong: C010
+    other_adapter_name_kept: B002 P014
+    pickle_bin: P005
+    prefix_bare: B002
+    prefix_missing: B002 P013
+    prefix_wrapper: B002
+    rank_mismatch: P018
+    rank_missing: P020
+    rank_wrong_in_config: P020
+    targets_hit_nothing: P021
+    targets_too_few: P021
+    targets_too_many: P022 P031
+    transposed: P020
+    truncated: C013
+    type_missing: P003
+    unknown_key: P004
+    unknown_type: P005
+    weights_missing: P011
+    wrong_shape: B003
+    zero_size: P018
+    ");
+}
+
+#[test]
+fn a_silent_no_op_shows_the_name_in_the_base() {
+    let lines: String =
+        ["prefix_bare", "prefix_wrapper", "prefix_missing", "other_adapter_name_kept", "layer_missing"]
+            .map(|name| {
+                let outcome = Case::load(&format!("damaged/{name}")).outcome(true);
+                let text = text(&[outcome], &Style::default());
+                text.lines()
+                    .filter(|line| line.starts_with("error"))
+                    .map(|line| format!("{line}\n"))
+                    .collect::<String>()
+            })
+            .concat();
+    insta::assert_snapshot!(lines, @r#"
+    error[B002] adapter: base_model.model.layers.0.mlp.down_proj.lora_A.weight: the adapter was made on the bare model, its task_type is one of a class with a head: "layers.0.mlp.down_proj" is "model.layers.0.mlp.down_proj" in the base, and passed over by its class (so are 13 more modules)
+    error[B002] adapter: base_model.model.model.language_model.layers.0.mlp.down_proj.lora_A.weight: the adapter was made on a multimodal class, the base is a language model alone: "model.language_model.layers.0.mlp.down_proj" is "model.layers.0.mlp.down_proj" in the base, and passed over by its class (so are 13 more modules)
+    error[B002] adapter: model.layers.0.mlp.down_proj.lora_A.weight: without "base_model.model." before it the key is passed over by PEFT and by servers (so are 13 more modules)
+    error[B002] adapter: base_model.model.model.layers.0.mlp.down_proj.lora_A.tuned.weight: with "tuned" in it the key is found only by a loader that gives the adapter this name (so are 13 more modules)
+    error[P031] adapter: model.layers.0.self_attn.q_proj: target_modules selects this module of the base, the file holds nothing for it
+    "#);
+}
+
+#[test]
+fn an_adapter_on_another_base_is_told_apart() {
+    let mut case = Case::load("linear");
+    case.base = Some(Base::load(&fixtures().join("gpt2_conv1d/base")));
+    let outcome = case.outcome(true);
+    assert_eq!(codes(&outcome, Severity::Error), BTreeSet::from(["B001"]));
+    assert_eq!(outcome.count(Severity::Error), 14, "every module of the adapter is named");
+}
+
+#[test]
+fn what_only_a_base_can_tell_is_noted_without_one() {
+    let outcome = Case::load("gpt2_conv1d_square").outcome(false);
+    assert_eq!(codes(&outcome, Severity::Note), BTreeSet::from(["B017"]));
+    assert!(outcome.findings[0].message.starts_with("without a base this cannot be known"), "{outcome:#?}");
+    assert!(!outcome.checked.weights);
+}
