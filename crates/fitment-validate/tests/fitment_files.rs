@@ -49,7 +49,7 @@ fn adapter(value: f32) -> Adapter<'static> {
 
 fn base(value: f32) -> Vec<u8> {
     let (tensor, mut bytes) = (floats(&[4, 2], value), Vec::new());
-    write_container(&BTreeMap::new(), [(TARGET.to_owned(), &tensor)].into_iter(), &mut bytes).unwrap();
+    write_container(&BTreeMap::new(), [(TARGET.to_owned(), &tensor)], &mut bytes).unwrap();
     bytes
 }
 
