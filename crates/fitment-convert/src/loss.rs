@@ -149,15 +149,17 @@ impl fmt::Display for Loss {
             Loss::Unbound { targets } => {
                 write!(
                     f,
-                    "assumed, for want of a base: names and shapes of {targets} targets (checked at apply)"
+                    "assumed, for want of a base: names and shapes of the targets ({targets}; checked at apply)"
                 )
             }
             Loss::Renamed { from, to, targets } => {
-                write!(f, "assumed: {from} of the adapter is {to} of the base ({targets} targets, all found)")
+                write!(
+                    f,
+                    "assumed: {from} of the adapter is {to} of the base (targets: {targets}, all found)"
+                )
             }
             Loss::AssumedLinear { target, targets } => {
-                write!(f, "assumed: {target} is stored as [out, in]")?;
-                if *targets > 1 { write!(f, " (so are {} more)", targets - 1) } else { Ok(()) }
+                write!(f, "assumed: square matrices are stored as [out, in] ({targets}, such as {target})")
             }
             Loss::AssumedNew { target } => write!(f, "assumed: the base has no {target} (checked at apply)"),
             Loss::AssumedVersion { rule } => {

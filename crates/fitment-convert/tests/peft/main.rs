@@ -7,3 +7,4 @@ mod exports;
 mod fixture;
 mod formula;
 mod returns;
+mod unbound;
