@@ -38,7 +38,10 @@ fn the_container_oracle_holds() {
         files_below(&place::root().join("spec/conformance"), &|name| name.ends_with(".safetensors"));
     assert!(vectors.len() > 100);
     for path in vectors {
-        damaged(&fs::read(path).unwrap()).iter().for_each(|bytes| oracle::container(bytes));
+        for (at, bytes) in damaged(&fs::read(&path).unwrap()).iter().enumerate() {
+            eprintln!("{} damage {at}", path.display());
+            oracle::container(bytes);
+        }
     }
 }
 
