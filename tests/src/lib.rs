@@ -7,3 +7,8 @@ pub mod oracle;
 pub mod place;
 pub mod program;
 pub mod source;
+
+/// The README's Rust, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

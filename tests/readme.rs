@@ -1,0 +1,47 @@
+//! The README says what is true: its example is a test case, its table comes from the code. Its Rust is a doc test of this
+//! package.
+
+use fitment_convert::FORMATS;
+use fitment_tests::place::root;
+use std::fs;
+
+fn text(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+#[test]
+fn the_example_is_what_the_program_prints() {
+    let case = text("tests/cli/example.trycmd");
+    let block = case.split_once("```console\n").unwrap().1.split_once("\n```").unwrap().0.trim_end();
+    assert!(
+        text("README.md").contains(&format!("```console\n{block}\n```")),
+        "copy tests/cli/example.trycmd"
+    );
+}
+
+#[test]
+fn the_table_of_formats_is_made_from_the_code() {
+    let yes = |has: bool| if has { "yes" } else { "no" };
+    let mut table =
+        "| format | `--from`, `--to` | reads | writes | what | recognised by |\n|---|---|---|---|---|---|\n"
+            .to_owned();
+    for format in FORMATS {
+        table.push_str(&format!(
+            "| {} | `{}` | {} | {} | {} | {} |\n",
+            format.title,
+            format.name,
+            yes(format.read.is_some()),
+            yes(format.write.is_some()),
+            format.what,
+            format.looked_for
+        ));
+    }
+    let readme = text("README.md");
+    let (before, rest) = readme.split_once("<!-- formats: begin -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- formats: end -->").unwrap();
+    let wanted = format!("{before}<!-- formats: begin -->\n{table}<!-- formats: end -->{after}");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(root().join("README.md"), &wanted).unwrap();
+    }
+    assert!(text("README.md") == wanted, "BLESS=1 rewrites the table");
+}
