@@ -113,7 +113,11 @@ pub(super) fn parse(key: &str) -> Key {
     let marker = segments.iter().rposition(|segment| MARKERS.contains(segment));
     let Some(at) = marker else {
         let (param, module) = segments.split_last().unwrap_or((&"", &[]));
-        return key_of(module, Part::Whole(Whole::Plain, (*param).to_owned()), has_prefix, None);
+        let part = match *param {
+            "" => Part::Unknown,
+            param => Part::Whole(Whole::Plain, param.to_owned()),
+        };
+        return key_of(module, part, has_prefix, None);
     };
     let (module, tail) = (&segments[..at], &segments[at + 1..]);
     let (part, name) = marked(segments[at], module.last().copied(), tail);

@@ -6,5 +6,6 @@ mod damaged;
 mod exports;
 mod fixture;
 mod formula;
+mod hostile;
 mod returns;
 mod unbound;

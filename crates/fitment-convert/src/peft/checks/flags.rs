@@ -73,6 +73,9 @@ fn token_rows(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
                 format!("has the shape {}, the config {} indices", entry.tensor.shape(), indices.len());
             findings.push(fault(&entry.key, message));
         }
+        if let Some(index) = indices.iter().find(|index| i64::try_from(**index).is_err()) {
+            findings.push(fault(&entry.key, format!("its row {index} is beyond any vocabulary")));
+        }
         if indices.iter().collect::<BTreeSet<_>>().len() != indices.len() {
             findings.push(fault(&entry.key, "an index of its rows comes twice".to_owned()));
         }
