@@ -139,3 +139,86 @@ fn rank_of(module: &Module<'_>) -> Option<u64> {
     let (a, _) = module.factors().or(module.embedding_factors())?;
     a.tensor.dims().first().copied().filter(|rank| *rank > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Scaled, find};
+    use crate::peft::config::{Config, PatternRule, parse};
+    use crate::peft::contents::sort;
+    use fitment_core::tensor::{Dtype, Shape, Tensor};
+    use serde_json::{Value, json};
+
+    fn config(fields: Value) -> Config {
+        let mut all = json!({"peft_type": "LORA", "lora_alpha": 16, "r": 3});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        parse(&serde_json::to_vec(&all).unwrap()).config.unwrap()
+    }
+
+    /// One module `a.k` of rank 3.
+    fn scaled(fields: Value) -> Scaled {
+        let tensor =
+            |dims: &[u64]| Tensor::owned(Dtype::F16, Shape::new(dims).unwrap(), vec![1; 12]).unwrap();
+        let tensors = [
+            ("base_model.model.a.k.lora_A.weight".to_owned(), tensor(&[3, 2])),
+            ("base_model.model.a.k.lora_B.weight".to_owned(), tensor(&[2, 3])),
+        ];
+        find(&config(fields), &sort(&tensors).contents).unwrap()
+    }
+
+    #[test]
+    fn scales_are_pythons_quotients() {
+        assert_eq!(scaled(json!({})).scales["a.k"].scale, 16.0 / 3.0);
+        assert_eq!(scaled(json!({"use_rslora": true})).scales["a.k"].scale, 16.0 / 3f64.sqrt());
+        assert_eq!(scaled(json!({"alpha_pattern": {"k": 0.1}})).scales["a.k"].scale, 0.1 / 3.0);
+    }
+
+    #[test]
+    fn rules_that_agree_need_no_version() {
+        let scaled = scaled(json!({"alpha_pattern": {"k": 5}}));
+        assert_eq!((scaled.findings, scaled.assumed_rule), (vec![], None));
+    }
+
+    #[test]
+    fn rules_that_differ_need_a_version() {
+        let patterns = json!({"alpha_pattern": {"q|k": 5}});
+        assert_eq!(scaled(patterns.clone()).findings[0].code.0, "P010");
+        let with = |extra: Value| {
+            let mut all = patterns.clone();
+            all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            scaled(all)
+        };
+        assert_eq!(with(json!({"peft_version": "0.14.0"})).scales["a.k"].alpha, 16.0);
+        assert_eq!(with(json!({"peft_version": "0.21.2"})).scales["a.k"].alpha, 5.0);
+        // A whole config of 0.15, which wrote no version yet.
+        let keys = [
+            "alpha_pattern",
+            "auto_mapping",
+            "base_model_name_or_path",
+            "bias",
+            "fan_in_fan_out",
+            "inference_mode",
+            "init_lora_weights",
+            "layers_pattern",
+            "layers_to_transform",
+            "lora_dropout",
+            "modules_to_save",
+            "rank_pattern",
+            "revision",
+            "target_modules",
+            "task_type",
+            "trainable_token_indices",
+        ];
+        let nulls: serde_json::Map<String, Value> =
+            keys.iter().map(|key| ((*key).to_owned(), Value::Null)).collect();
+        let mut dated = Value::Object(nulls);
+        dated.as_object_mut().unwrap().insert("alpha_pattern".to_owned(), json!({"q|k": 5}));
+        let scaled = with(dated);
+        assert_eq!((scaled.scales["a.k"].alpha, scaled.assumed_rule), (5.0, Some(PatternRule::Grouped)));
+    }
+
+    #[test]
+    fn a_pattern_that_decides_nothing_is_told() {
+        let scaled = scaled(json!({"alpha_pattern": {"v": 5}, "peft_version": "0.21.2"}));
+        assert_eq!(scaled.findings[0].code.0, "P009");
+    }
+}

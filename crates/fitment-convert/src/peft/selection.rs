@@ -167,3 +167,80 @@ fn first_match(patterns: &[Pattern], path: &str) -> Result<Option<usize>, Patter
 fn position<T>(map: &[(String, T)], key: &str) -> Option<usize> {
     map.iter().position(|(known, _)| known == key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Choice, Lookup, Selection};
+    use crate::peft::config::{Config, PatternRule, parse};
+    use serde_json::{Value, json};
+
+    fn config(fields: Value) -> Config {
+        let mut all = json!({"peft_type": "LORA", "lora_alpha": 16, "r": 8});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        parse(&serde_json::to_vec(&all).unwrap()).config.unwrap()
+    }
+
+    fn choice(fields: Value, path: &str) -> Choice {
+        let config = config(fields);
+        Selection::new(&config).unwrap().choice(path).unwrap()
+    }
+
+    #[test]
+    fn names_select_whole_paths_or_their_ends() {
+        let names = json!({"target_modules": ["q_proj", "model.layers.0.mlp.up_proj"]});
+        assert_eq!(choice(names.clone(), "model.layers.1.self_attn.q_proj"), Choice::Selected);
+        assert_eq!(choice(names.clone(), "model.layers.1.self_attn.xq_proj"), Choice::Unnamed);
+        assert_eq!(choice(names.clone(), "model.layers.0.mlp.up_proj"), Choice::Selected);
+        assert_eq!(choice(names, "model.layers.1.mlp.up_proj"), Choice::Unnamed);
+    }
+
+    #[test]
+    fn layers_and_exclusions_narrow_the_names_but_not_a_whole_path() {
+        let layers = json!({"target_modules": ["q", "a.layers.0.q"], "layers_to_transform": [1]});
+        assert_eq!(choice(layers.clone(), "a.layers.1.q"), Choice::Selected);
+        assert_eq!(choice(layers.clone(), "a.layers.2.q"), Choice::Unnamed);
+        assert_eq!(choice(layers, "a.layers.0.q"), Choice::Selected);
+        let after =
+            json!({"target_modules": ["q"], "layers_to_transform": 3, "layers_pattern": ["h", "blocks"]});
+        assert_eq!(choice(after.clone(), "blocks.3.q"), Choice::Selected);
+        assert_eq!(choice(after, "layers.3.q"), Choice::Unnamed);
+        let excluded =
+            json!({"target_modules": ["q"], "exclude_modules": "a\\..*", "modules_to_save": ["b"]});
+        assert_eq!(choice(excluded.clone(), "a.q"), Choice::Excluded);
+        assert_eq!(choice(excluded.clone(), "x.b.q"), Choice::Excluded);
+        assert_eq!(choice(excluded, "x.q"), Choice::Selected);
+    }
+
+    fn found(fields: Value, rule: PatternRule, path: &str) -> (u64, f64) {
+        let config = config(fields);
+        let found = Lookup::new(&config, rule).unwrap().find(path).unwrap();
+        (found.rank, found.alpha.unwrap())
+    }
+
+    #[test]
+    fn the_first_key_in_the_file_wins() {
+        let patterns = json!({"rank_pattern": {"layers.0.*": 2, "q": 3}, "alpha_pattern": {"q": 4}});
+        assert_eq!(found(patterns.clone(), PatternRule::Grouped, "a.layers.0.q"), (2, 4.0));
+        assert_eq!(found(patterns.clone(), PatternRule::Grouped, "a.layers.1.q"), (3, 4.0));
+        assert_eq!(found(patterns, PatternRule::Grouped, "a.layers.1.k"), (8, 16.0));
+    }
+
+    #[test]
+    fn up_to_0_13_one_key_serves_both_maps() {
+        let patterns = json!({"rank_pattern": {".*q": 2}, "alpha_pattern": {"q": 4, "k": 5}});
+        assert_eq!(found(patterns.clone(), PatternRule::Joint, "a.q"), (2, 16.0));
+        assert_eq!(found(patterns.clone(), PatternRule::Dotted, "a.q"), (2, 4.0));
+        assert_eq!(found(patterns, PatternRule::Joint, "a.k"), (8, 5.0));
+    }
+
+    #[test]
+    fn up_to_0_14_a_key_needs_a_dot_before_it_or_is_the_path_itself() {
+        let patterns = json!({"rank_pattern": {"lm_head": 2}, "alpha_pattern": {"head": 4}});
+        assert_eq!(found(patterns.clone(), PatternRule::Dotted, "lm_head"), (2, 16.0));
+        assert_eq!(found(patterns.clone(), PatternRule::Joint, "lm_head"), (2, 16.0));
+        assert_eq!(found(patterns.clone(), PatternRule::Grouped, "lm_head"), (2, 16.0));
+        let path = json!({"rank_pattern": {"q|k": 2}});
+        assert_eq!(found(path.clone(), PatternRule::Dotted, "a.k"), (8, 16.0));
+        assert_eq!(found(path, PatternRule::Grouped, "a.k"), (2, 16.0));
+    }
+}

@@ -116,10 +116,10 @@ fn any_value_under_any_key_of_the_config_ends_in_a_result() {
         json!({".*": 3}),
         json!({"q_proj": [3, 3]}),
     ];
-    for name in ["patterns", "trainable_tokens_dict"] {
+    for (name, only) in [("patterns", None), ("trainable_tokens_dict", Some("trainable_token_indices"))] {
         let mut case = Case::read(name);
         let config: Map<String, Value> = serde_json::from_slice(&case.files["adapter_config.json"]).unwrap();
-        for key in config.keys() {
+        for key in config.keys().filter(|key| only.is_none_or(|only| only == key.as_str())) {
             for value in &values {
                 let mut config = config.clone();
                 config.insert(key.clone(), value.clone());
