@@ -57,6 +57,21 @@ impl Base {
         Self { bytes, config }
     }
 
+    /// The same tensors under every name that a function makes of theirs.
+    fn renamed(&self, rename: impl Fn(&str) -> Vec<String>) -> Self {
+        let container = read_foreign(&self.bytes).unwrap();
+        let mut tensors: Vec<(String, Tensor<'_>)> = Vec::new();
+        for entry in container.entries() {
+            let data = &self.bytes[container.data_range(entry)];
+            let tensor = Tensor::borrowed(entry.dtype, entry.shape.clone(), data).unwrap();
+            tensors.extend(rename(&entry.name).into_iter().map(|name| (name, tensor.clone())));
+        }
+        let mut bytes = Vec::new();
+        let items = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
+        write_container(&BTreeMap::new(), items, &mut bytes).unwrap();
+        Self { bytes, config: self.config.clone() }
+    }
+
     fn checkpoint(&self) -> MemoryCheckpoint<'_> {
         MemoryCheckpoint::new(&self.bytes, self.config.clone()).unwrap()
     }
@@ -224,4 +239,43 @@ fn what_only_a_base_can_tell_is_noted_without_one() {
     assert_eq!(codes(&outcome, Severity::Note), BTreeSet::from(["B017"]));
     assert!(outcome.findings[0].message.starts_with("without a base this cannot be known"), "{outcome:#?}");
     assert!(!outcome.checked.weights);
+}
+
+/// Findings of a fixture's adapter on its base under other names, but for the note about coverage.
+fn on_renamed(name: &str, rename: impl Fn(&str) -> Vec<String>) -> String {
+    let mut case = Case::load(name);
+    case.base = case.base.map(|base| base.renamed(rename));
+    let findings = case.outcome(true).findings;
+    let shown = findings.iter().filter(|finding| finding.code.0 != "B012");
+    shown.map(|finding| format!("{finding}\n")).collect()
+}
+
+#[test]
+fn a_text_adapter_on_a_multimodal_base_is_passed_over_by_its_class() {
+    let found = on_renamed("linear", |name| vec![format!("language_model.{name}")]);
+    insta::assert_snapshot!(found, @r#"error[B002] base_model.model.model.layers.0.mlp.down_proj.lora_A.weight: the adapter was made on the language model alone, the base is multimodal: "model.layers.0.mlp.down_proj" is "language_model.model.layers.0.mlp.down_proj" in the base, and passed over by its class (so are 13 more modules)"#);
+}
+
+#[test]
+fn names_of_a_newer_multimodal_class_are_found_in_an_older_checkpoint() {
+    let tower = |name: &str| match name {
+        "lm_head.weight" => vec![name.to_owned(), "visual.merger.weight".to_owned()],
+        _ => vec![name.to_owned()],
+    };
+    assert_eq!(on_renamed("damaged/prefix_wrapper", tower), "");
+}
+
+#[test]
+fn a_base_with_two_fitting_towers_is_ambiguous() {
+    let found = on_renamed("linear", |name| vec![format!("text.{name}"), format!("vision.{name}")]);
+    insta::assert_snapshot!(found, @"error[B019] which base tensor model.layers.0.mlp.down_proj.weight is: both text.model.layers.0.mlp.down_proj.weight and vision.model.layers.0.mlp.down_proj.weight fit all modules (give the part of the model that the adapter was trained on as --base)");
+}
+
+#[test]
+fn a_quantised_base_is_told_by_name() {
+    let found = on_renamed("linear", |name| match name.strip_suffix("proj.weight") {
+        Some(stem) => ["qweight", "scales", "g_idx"].map(|part| format!("{stem}proj.{part}")).to_vec(),
+        None => vec![name.to_owned()],
+    });
+    insta::assert_snapshot!(found, @"error[B011] model.layers.0.mlp.down_proj.qweight: the base is quantised (use the 16-bit checkpoint that it was quantised from)");
 }

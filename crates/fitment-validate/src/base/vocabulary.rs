@@ -2,6 +2,7 @@
 
 use super::Fit;
 use crate::rules;
+use fitment_convert::tying::is_vocabulary_module;
 use fitment_core::model::{ConfigValue, Edit, Set, Target};
 use std::collections::BTreeMap;
 
@@ -14,10 +15,10 @@ pub(super) fn check(fit: &mut Fit<'_, '_>) {
     config(fit, &grown);
 }
 
-/// Tensors with a row for each token, by name: `[vocab, dim]`, not in a numbered layer.
+/// Tensors with a row for each token, by name: `[vocab, dim]`, of modules that read or write the vocabulary.
 fn tables(fit: &Fit<'_, '_>, size: u64) -> BTreeMap<String, u64> {
-    let numbered = |name: &str| name.split('.').any(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-    let tensors = fit.base.tensors().iter().filter(|(name, _)| !numbered(name));
+    let module = |name: &str| name.strip_suffix(".weight").is_some_and(is_vocabulary_module);
+    let tensors = fit.base.tensors().iter().filter(|(name, _)| module(name));
     tensors
         .filter(|(_, info)| matches!(info.shape.dims(), [rows, _] if *rows == size))
         .map(|(name, _)| (name.clone(), size))
