@@ -4,6 +4,7 @@ mod carry;
 mod config;
 mod index;
 mod shard;
+mod write_back;
 
 use crate::atomic::{Place, Staging, below, create_new};
 use crate::base::CheckpointDir;
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use fitment_core::checkpoint::{CheckpointError, CheckpointSink, OutputTensor};
 use serde_json::Value;
 use shard::{OutputShard, assign};
+use write_back::WriteBack;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -89,17 +91,18 @@ impl<'b> CheckpointOutput<'b> {
         let mut finished = Finished { left_out: carried.left_out.clone(), ..Finished::default() };
         let mut places = BTreeMap::new();
         let mut shards = Vec::with_capacity(layouts.len());
+        let write_back = WriteBack::start();
         let staging = if is_file {
             let (staging, file) = Staging::file(place)?;
             let only = layouts.into_iter().next().unwrap_or_default();
-            shards.push(only.open(staging.path().to_owned(), file)?);
+            shards.push(only.open(staging.path().to_owned(), file, write_back)?);
             staging
         } else {
             let staging = Staging::folder(place)?;
             for planned in layouts {
                 let path = below(staging.path(), &planned.name)?;
                 let file = create_new(&path)?;
-                shards.push(planned.open(path, file)?);
+                shards.push(planned.open(path, file, write_back.clone())?);
             }
             staging
         };

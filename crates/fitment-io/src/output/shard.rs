@@ -1,11 +1,17 @@
 use crate::base::CheckpointDir;
 use crate::error::{Error, Result};
 use crate::sys;
+use super::write_back::WriteBack;
 use fitment_core::checkpoint::{CheckpointError, OutputTensor};
 use fitment_core::container::{Entry, Layout};
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of a file after which the disk is set to work: enough for long writes, and little is left for the last sync.
+const WRITE_BACK: u64 = 32 << 20;
 
 /// A weight file before it is made.
 #[derive(Debug, Default)]
@@ -23,8 +29,11 @@ pub(super) struct OutputShard {
     pub(super) name: String,
     pub(super) entries: Vec<Entry>,
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     data_start: u64,
+    /// Bytes written so far.
+    written: AtomicU64,
+    write_back: WriteBack,
 }
 
 /// Puts every tensor in the file that holds its base tensor, or its nearest one; others in the last file. Files left
@@ -72,11 +81,12 @@ impl PlannedShard {
     }
 
     /// Gives the new file its length and writes its header.
-    pub(super) fn open(self, path: PathBuf, file: File) -> Result<OutputShard> {
+    pub(super) fn open(self, path: PathBuf, file: File, write_back: WriteBack) -> Result<OutputShard> {
         sys::preallocate(&file, self.len()).map_err(Error::io(&path, "make room for"))?;
         sys::write_at(&file, &self.head, 0).map_err(Error::io(&path, "write"))?;
         let data_start = self.head.len() as u64;
-        Ok(OutputShard { name: self.name, entries: self.entries, path, file, data_start })
+        let (name, entries, file) = (self.name, self.entries, Arc::new(file));
+        Ok(OutputShard { name, entries, path, file, data_start, written: AtomicU64::new(0), write_back })
     }
 }
 
@@ -90,7 +100,7 @@ impl OutputShard {
         let at = range.start + at;
         sys::write_at(&self.file, bytes, at)
             .map_err(|source| self.failed(entry, "cannot write", Some(source)))?;
-        sys::start_write_back(&self.file, at, bytes.len() as u64);
+        self.count(bytes.len() as u64);
         Ok(())
     }
 
@@ -105,15 +115,23 @@ impl OutputShard {
         if len != range.end - range.start {
             return Err(self.failed(entry, "is not as long as what is copied into it", None));
         }
-        /// Pieces after which writing to the disk may begin.
-        const PIECE: u64 = 32 << 20;
-        for done in (0..len).step_by(usize::try_from(PIECE).expect("a piece fits in memory")) {
-            let piece = PIECE.min(len - done);
+        let mut done = 0;
+        while done < len {
+            let piece = WRITE_BACK.min(len - done);
             sys::copy_range(source, from.start + done, &self.file, range.start + done, piece)
                 .map_err(|source| self.failed(entry, "cannot copy", Some(source)))?;
-            sys::start_write_back(&self.file, range.start + done, piece);
+            self.count(piece);
+            done += piece;
         }
         Ok(())
+    }
+
+    /// Every so many bytes the disk is set to work.
+    fn count(&self, bytes: u64) {
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        if before / WRITE_BACK != (before + bytes) / WRITE_BACK {
+            self.write_back.request(&self.file);
+        }
     }
 
     fn range(&self, entry: usize) -> Range<u64> {

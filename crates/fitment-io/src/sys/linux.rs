@@ -17,7 +17,6 @@ pub(crate) fn preallocate(file: &File, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    if std::env::var_os("X_NOALLOC").is_some() { return file.set_len(len); }
     match fs::fallocate(file, FallocateFlags::empty(), 0, len) {
         Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(len),
@@ -44,14 +43,13 @@ pub(crate) fn copy_range(from: &File, at: u64, to: &File, to_at: u64, len: u64) 
     Ok(())
 }
 
-/// Starts writing a range of the file to the disk, without waiting, so that the last sync is short.
+/// Starts writing to the disk what the file has in memory. Waits only while the disk's queue is full.
 #[allow(unsafe_code, reason = "rustix has no sync_file_range")]
-pub(crate) fn start_write_back(file: &File, at: u64, len: u64) {
-    if std::env::var_os("X_HINT").is_none() { return; }
-    let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else { return };
+pub(crate) fn start_write_back(file: &File) {
+    let (start, to_the_end) = (0, 0);
     // SAFETY: the call takes no pointers; the descriptor is open as long as `file` is borrowed. A failure only makes
     // the last sync longer, which reports errors of its own.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
+    unsafe { libc::sync_file_range(file.as_raw_fd(), start, to_the_end, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Tries to lock a file or folder for this process, until it is closed.

@@ -15,7 +15,7 @@ pub(crate) fn copy_range(from: &File, at: u64, to: &File, to_at: u64, len: u64) 
     copy_through_memory(from, at, to, to_at, len)
 }
 
-pub(crate) fn start_write_back(_file: &File, _at: u64, _len: u64) {}
+pub(crate) fn start_write_back(_file: &File) {}
 
 pub(crate) fn try_lock(_file: &File) -> Lock {
     Lock::Unknown
