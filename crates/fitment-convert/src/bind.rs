@@ -3,7 +3,7 @@
 use crate::error::{Clash, Error, Unmapped};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::identity::{hex, sha256};
-use fitment_core::model::{Adapter, AxisSlice, BaseTensor, Digest, Edit, Lora, LoraForm, Target, TensorName};
+use fitment_core::model::{Adapter, AxisSlice, BaseTensor, Digest, Edit, Lora, LoraForm, Target};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -87,18 +87,35 @@ fn check_present<'t>(targets: impl Iterator<Item = &'t Target>, base: &dyn Check
 
 /// Every edit must fit the state that the edits of its target before it have made of the base tensor.
 fn check_states(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Error> {
-    let mut states: BTreeMap<(Key, &[TensorName]), Vec<u64>> = BTreeMap::new();
+    // Each use of a tied tensor has a state of its own; the tensor itself stands for all uses that no edit names.
+    let mut uses: BTreeMap<Key, BTreeSet<String>> = BTreeMap::new();
+    for target in adapter.edits.iter().filter_map(Edit::target) {
+        let names = [&target.name].into_iter().chain(&target.uses).map(ToString::to_string);
+        uses.entry(key(target)).or_default().extend(names);
+    }
+    let mut states: BTreeMap<(Key, String), Vec<u64>> = BTreeMap::new();
     let mut clashes = Vec::new();
     for edit in &adapter.edits {
         let Some(target) = edit.target() else { continue };
-        let Some(info) = target.base_names().next().and_then(|name| base.tensors().get(&name)) else {
-            continue;
-        };
-        let state = states.entry((key(target), &target.uses)).or_insert_with(|| info.shape.dims().to_vec());
-        if let Err(expected) = advance(edit, state) {
-            let found = describe(info);
-            clashes.push(Clash { target: target.label(), expected, found });
-        }
+        let info = target.base_names().next().and_then(|name| base.tensors().get(&name));
+        let (Some(info), Some(all)) = (info, uses.get(&key(target))) else { continue };
+        let named =
+            |name: &&String| target.uses.is_empty() || target.uses.iter().any(|u| u.as_str() == **name);
+        let faults: BTreeSet<String> = all
+            .iter()
+            .filter(named)
+            .filter_map(|name| {
+                let state =
+                    states.entry((key(target), name.clone())).or_insert_with(|| info.shape.dims().to_vec());
+                advance(edit, state).err()
+            })
+            .collect();
+        let found = || describe(info);
+        clashes.extend(faults.into_iter().map(|expected| Clash {
+            target: target.label(),
+            expected,
+            found: found(),
+        }));
     }
     fail_on(clashes)
 }

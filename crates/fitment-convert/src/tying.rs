@@ -35,8 +35,8 @@ const TIED: &[Row] = &[
 const FLAG_SCALES_LOGITS: &[&str] =
     &["t5", "mt5", "umt5", "longt5", "switch_transformers", "udop", "pop2piano", "t5gemma"];
 
-/// Last parts of the names of modules that read or write the vocabulary.
-const VOCABULARY_MODULES: &[&str] = &[
+/// Last parts of the names of modules that read the vocabulary.
+const EMBEDDINGS: &[&str] = &[
     "embed_tokens",
     "wte",
     "word_embeddings",
@@ -45,6 +45,10 @@ const VOCABULARY_MODULES: &[&str] = &[
     "tok_embeddings",
     "tokens_embed",
     "embeddings",
+];
+
+/// Last parts of the names of modules that write the vocabulary.
+const HEADS: &[&str] = &[
     "lm_head",
     "embed_out",
     "output_projection",
@@ -143,7 +147,16 @@ pub(crate) fn flag_scales_logits(config: Option<&Map<String, Value>>) -> bool {
 
 /// Whether a module reads or writes the vocabulary, by the last part of its path.
 pub fn is_vocabulary_module(module: &str) -> bool {
-    VOCABULARY_MODULES.contains(&module.rsplit('.').next().unwrap_or(module))
+    EMBEDDINGS.contains(&last_part(module)) || is_head_module(module)
+}
+
+/// Whether a module writes the vocabulary, by the last part of its path.
+pub(crate) fn is_head_module(module: &str) -> bool {
+    HEADS.contains(&last_part(module))
+}
+
+fn last_part(module: &str) -> &str {
+    module.rsplit('.').next().unwrap_or(module)
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ mod tokens;
 mod unbound;
 mod units;
 mod values;
+mod vocabulary;
 mod write;
 
 pub use read::read;

@@ -106,9 +106,9 @@ impl<'b> Ground<'b> {
         Ok(changes)
     }
 
-    /// Whether the model of the adapter has the head of a tie.
-    fn has_head(&self, tied: &Tied, units: &[Unit<'_>]) -> bool {
-        let touches = tied.head.as_ref().is_some_and(|head| units.iter().any(|unit| unit.name == *head));
+    /// Whether the model of the adapter has a head over the vocabulary, of that name where it is known.
+    pub(super) fn has_head(&self, head: Option<&str>, units: &[Unit<'_>]) -> bool {
+        let touches = head.is_some_and(|head| units.iter().any(|unit| unit.name == head));
         let architecture = || self.base.config()?.get("architectures")?.get(0)?.as_str();
         let class = self.config.model_class.as_deref().or_else(architecture);
         let headless =
@@ -141,7 +141,7 @@ impl<'b> Ground<'b> {
             .names
             .tied
             .iter()
-            .filter(|tied| self.has_head(tied, &units))
+            .filter(|tied| self.has_head(tied.head.as_deref(), &units))
             .map(|tied| tied.owner.as_str())
             .collect();
         for unit in units {

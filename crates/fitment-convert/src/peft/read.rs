@@ -7,14 +7,13 @@ use super::inspect::{Inspection, inspect};
 use super::names::resolve;
 use super::orientation;
 use super::placed::{Ground, Place, Placed};
-use super::units::{self, Change, LoraKind, Unit, wants};
-use super::{leftovers, unbound};
+use super::units::{self, Change, LoraKind, Reach, Unit, wants};
+use super::{leftovers, unbound, vocabulary};
 use crate::bind::bind;
 use crate::error::{Clash, Error};
 use crate::files::Files;
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
-use crate::tying::is_vocabulary_module;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
     Add, Base, BaseTensor, ConfigEdit, ConfigValue, Edit, KeptTensor, Lora, LoraForm, Magnitude, NormOf,
@@ -72,14 +71,14 @@ impl<'a> Reading<'_, 'a> {
         self.findings.extend(check_missing(self.config, &units, (&ground.names, base)).unwrap_or_default());
         ground.check_stored(&units)?;
         let units = ground.drop_copies(units, &mut self.kept)?;
-        let vocabulary = self.resized_vocabulary(&units, &ground)?;
+        let vocabulary = vocabulary::resized(&units, &ground)?;
         let placed = ground.place(units, &mut self.kept)?;
         for target in &placed.headless {
             self.losses.push(Loss::AssumedHeadless { target: target.clone() });
         }
-        let rows = rows_behind_wholes(&placed);
+        let shapes = shapes_behind_wholes(&placed);
         for (unit, places) in &placed.units {
-            let transposed = is_transposed(unit, &ground, &rows)?;
+            let transposed = is_transposed(unit, &ground, &shapes)?;
             self.emit(unit, places, transposed)?;
         }
         let names = |uses: &Vec<String>| uses.iter().map(TensorName::new).collect::<Result<Vec<_>, _>>();
@@ -125,29 +124,6 @@ impl<'a> Reading<'_, 'a> {
         self.losses.push(Loss::Renamed { from: first.name.clone(), to, targets });
     }
 
-    /// The new `vocab_size`, when an embedding or head with another number of rows replaces the base's.
-    fn resized_vocabulary(&self, units: &[Unit<'a>], ground: &Ground<'_>) -> Result<Option<u64>, Error> {
-        let resized = units.iter().find_map(|unit| {
-            let Change::Whole { value, .. } = &unit.change else { return None };
-            let (_, info) = ground.source(&unit.name).filter(|_| is_vocabulary_module(&unit.module))?;
-            let rows = *value.dims().first()?;
-            (info.shape.dims().first() != Some(&rows)).then_some((unit, rows))
-        });
-        let (Some((unit, rows)), Some(config)) = (resized, ground.base.config()) else { return Ok(None) };
-        if config.contains_key("vocab_size") {
-            return Ok(Some(rows));
-        }
-        if leftovers::vocabulary_size(ground.base).is_none() {
-            return Ok(None);
-        }
-        Err(Error::Unsupported {
-            what: unit.name.clone(),
-            reason: "it resizes the vocabulary of a nested model, whose config this version does not edit"
-                .to_owned(),
-            hint: "resize the base with transformers first, and use that as --base".to_owned(),
-        })
-    }
-
     fn config_edit(&mut self, value: ConfigValue) {
         // Behind every target: no tensor name sorts after it.
         let key = (char::MAX.to_string(), 0, value.key().to_owned());
@@ -159,7 +135,9 @@ impl<'a> Reading<'_, 'a> {
         for place in places {
             let key = unit.origin.keys.values().next().cloned().unwrap_or_default();
             let edit = edit(unit, place, transposed)?;
-            self.edits.push(((place.disk.clone(), unit.change.order(), key), edit));
+            // What reaches all uses comes before what is for one of them.
+            let order = 2 * unit.change.order() + u8::from(unit.reach == Reach::ThisUse);
+            self.edits.push(((place.disk.clone(), order, key), edit));
         }
         Ok(())
     }
@@ -203,13 +181,15 @@ fn source<'a>(config: &Config, folder: &Folder<'a>, kept: Vec<KeptTensor<'a>>) -
     }
 }
 
-/// The shapes that whole values give their tensors, by name in the class.
-fn rows_behind_wholes(placed: &Placed<'_>) -> BTreeMap<String, Vec<u64>> {
-    let whole = |unit: &Unit<'_>| match &unit.change {
-        Change::Whole { value, .. } => Some((unit.name.clone(), value.dims().to_vec())),
-        Change::Lora { .. } | Change::Add { .. } | Change::Rows { .. } => None,
-    };
-    placed.units.iter().filter_map(|(unit, _)| whole(unit)).collect()
+/// The shapes that whole values give the base's tensors, by name on disk.
+fn shapes_behind_wholes(placed: &Placed<'_>) -> BTreeMap<String, Vec<u64>> {
+    let mut shapes = BTreeMap::new();
+    for (unit, places) in &placed.units {
+        if let Change::Whole { value, .. } = &unit.change {
+            shapes.extend(places.iter().map(|place| (place.disk.clone(), value.dims().to_vec())));
+        }
+    }
+    shapes
 }
 
 /// Whether a linear unit's tensor is stored `[in, out]`. Shape decides, and for square ones what the base's config says.
@@ -221,7 +201,7 @@ fn is_transposed(
     let Change::Lora { kind: LoraKind::Linear, up, down, .. } = &unit.change else { return Ok(false) };
     let (out, input) = (up.dims().first().copied(), down.dims().get(1).copied());
     let Some((disk, info)) = ground.source(&unit.name) else { return Ok(false) };
-    let dims = wholes.get(&unit.name).map_or(info.shape.dims(), Vec::as_slice);
+    let dims = wholes.get(disk).map_or(info.shape.dims(), Vec::as_slice);
     let straight = dims.first().copied() == out && dims.get(1).copied() == input;
     if !straight {
         let turned = dims.first().copied() == input && dims.get(1).copied() == out;

@@ -14,7 +14,7 @@ use super::placed::{Place, Placed};
 use super::units::{Change, LoraKind, Reach, Unit};
 use crate::error::Error;
 use crate::loss::Loss;
-use crate::tying::is_vocabulary_module;
+use crate::tying::{is_head_module, is_vocabulary_module};
 use fitment_core::tensor::Shape;
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ fn refuse_unknowable(unit: &Unit<'_>) -> Result<(), Error> {
             needs_base("embedding and head may be tied, and then only one of the uses changes")
         }
         // Rows of the embedding change all uses, tied or not; those of a head change the head alone.
-        Change::Rows { .. } if unit.reach == Reach::ThisUse || last == "lm_head" => {
+        Change::Rows { .. } if unit.reach == Reach::ThisUse || is_head_module(&unit.module) => {
             needs_base("a head may be tied to the embedding, and then only one of its uses changes")
         }
         Change::Lora { .. } | Change::Whole { .. } | Change::Rows { .. } | Change::Add { .. } => Ok(()),

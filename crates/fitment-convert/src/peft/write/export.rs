@@ -8,7 +8,7 @@ use crate::loss::Loss;
 use crate::peft::folder::{CONFIG, WEIGHTS};
 use crate::peft::tokens::as_listed;
 use crate::peft::unbound::UNTIED_EMBEDDINGS;
-use crate::tying::is_vocabulary_module;
+use crate::tying::{is_head_module, is_vocabulary_module};
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
@@ -318,11 +318,8 @@ fn kind_of(lora: &Lora<'_>, module: &str) -> Result<Kind, &'static str> {
         return Err("PEFT's LoRA has no middle factor");
     }
     let last = module.rsplit('.').next().unwrap_or(module);
-    let is_head = matches!(
-        last,
-        "lm_head" | "embed_out" | "output_projection" | "proj_out" | "vocab_projector" | "decoder"
-    );
-    let is_embedding = UNTIED_EMBEDDINGS.contains(&last) || (is_vocabulary_module(module) && !is_head);
+    let is_embedding =
+        UNTIED_EMBEDDINGS.contains(&last) || (is_vocabulary_module(module) && !is_head_module(module));
     match (lora.form, is_embedding) {
         (LoraForm::Stacked, _) => Err("PEFT's expert tensors are not written yet"),
         (LoraForm::Conv, _) => Ok(Kind::Conv),
