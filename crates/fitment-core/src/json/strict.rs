@@ -30,11 +30,14 @@ pub enum JsonFault {
 /// # Errors
 /// [`JsonFault`].
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonFault> {
-    let mut state = State { path: vec![], duplicate: None };
+    let mut state = State { duplicate: None };
     let mut parser = serde_json::Deserializer::from_slice(bytes);
     let result = AnyValue(&mut state).deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
     result.map_err(|error| match state.duplicate {
-        Some((key, path)) => JsonFault::DuplicateKey { key, path },
+        Some((key, path)) => {
+            let path: String = path.into_iter().rev().collect();
+            JsonFault::DuplicateKey { key, path: format!("${path}") }
+        }
         None => {
             let (line, column) = (error.line(), error.column());
             let mut message = error.to_string();
@@ -46,9 +49,18 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonFault> {
     })
 }
 
+/// The first duplicate key, and the steps to the object that holds it, innermost first: they are only collected on the
+/// way out, so that a text without duplicates costs nothing.
 struct State {
-    path: Vec<String>,
-    duplicate: Option<(String, String)>,
+    duplicate: Option<(String, Vec<String>)>,
+}
+
+impl State {
+    fn step(&mut self, step: impl FnOnce() -> String) {
+        if let Some((_, path)) = &mut self.duplicate {
+            path.push(step());
+        }
+    }
 }
 
 struct AnyValue<'s>(&'s mut State);
@@ -95,12 +107,13 @@ impl<'de> Visitor<'de> for AnyValue<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
         loop {
-            self.0.path.push(format!("[{}]", items.len()));
-            let item = seq.next_element_seed(AnyValue(self.0))?;
-            self.0.path.pop();
-            match item {
-                Some(item) => items.push(item),
-                None => return Ok(Value::Array(items)),
+            match seq.next_element_seed(AnyValue(self.0)) {
+                Ok(Some(item)) => items.push(item),
+                Ok(None) => return Ok(Value::Array(items)),
+                Err(error) => {
+                    self.0.step(|| format!("[{}]", items.len()));
+                    return Err(error);
+                }
             }
         }
     }
@@ -109,13 +122,16 @@ impl<'de> Visitor<'de> for AnyValue<'_> {
         let mut fields = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if fields.contains_key(&key) {
-                self.0.duplicate = Some((key.clone(), format!("${}", self.0.path.concat())));
+                self.0.duplicate = Some((key, Vec::new()));
                 return Err(A::Error::custom("duplicate key"));
             }
-            self.0.path.push(format!(".{key}"));
-            let value = map.next_value_seed(AnyValue(self.0))?;
-            self.0.path.pop();
-            fields.insert(key, value);
+            match map.next_value_seed(AnyValue(self.0)) {
+                Ok(value) => fields.insert(key, value),
+                Err(error) => {
+                    self.0.step(|| format!(".{key}"));
+                    return Err(error);
+                }
+            };
         }
         Ok(Value::Object(fields))
     }

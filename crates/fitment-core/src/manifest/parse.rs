@@ -21,18 +21,7 @@ pub fn parse(text: &str) -> Result<(v1::Manifest, Vec<Finding>), Finding> {
     let manifest: v1::Manifest = serde_path_to_error::deserialize(&value)
         .map_err(|error| Finding::new(&rules::M_FIELD, "manifest", error.to_string()))?;
     let mut findings = Vec::new();
-    let canonical = to_canonical(&value);
-    if canonical != text {
-        let message =
-            format!("not in the form of RFC 8785, first difference at {}", difference(&canonical, text));
-        findings.push(Finding::new(&rules::M_CANONICAL, "manifest", message));
-    }
-    let again = serde_json::to_value(&manifest).expect("wire types serialise");
-    let again = to_canonical(&again);
-    if again != canonical {
-        let message = format!("a default is written out at {}", difference(&again, &canonical));
-        findings.push(Finding::new(&rules::M_DEFAULT, "manifest", message));
-    }
+    check_form(text, &value, &manifest, &mut findings);
     let derived = requires(&manifest.edits);
     if !manifest.requires.iter().map(String::as_str).eq(derived.iter().copied()) {
         let derived: Vec<&str> = derived.into_iter().collect();
@@ -41,6 +30,24 @@ pub fn parse(text: &str) -> Result<(v1::Manifest, Vec<Finding>), Finding> {
     }
     note_unknown_fields(&manifest, &mut findings);
     Ok((manifest, findings))
+}
+
+/// The text is what a writer would make of the manifest; if not, which of the two rules it breaks.
+fn check_form(text: &str, value: &Value, manifest: &v1::Manifest, findings: &mut Vec<Finding>) {
+    let again = to_canonical(&serde_json::to_value(manifest).expect("wire types serialise"));
+    if again == text {
+        return;
+    }
+    let canonical = to_canonical(value);
+    if canonical != text {
+        let message =
+            format!("not in the form of RFC 8785, first difference at {}", difference(&canonical, text));
+        findings.push(Finding::new(&rules::M_CANONICAL, "manifest", message));
+    }
+    if again != canonical {
+        let message = format!("a default is written out at {}", difference(&again, &canonical));
+        findings.push(Finding::new(&rules::M_DEFAULT, "manifest", message));
+    }
 }
 
 /// Where two texts part, as a byte offset and what stands there in the second.
