@@ -1,4 +1,4 @@
-//! Arithmetic on one tensor: decoded to a wide type, changed, rounded once.
+//! Arithmetic on one tensor: decoded to f64, changed, rounded once.
 
 mod op;
 mod prepare;
@@ -11,9 +11,8 @@ use crate::plan::{Action, Compute};
 use fitment_core::checkpoint::OutputTensor;
 use fitment_core::model::LoraForm;
 use fitment_core::tensor::Dtype;
-use fitment_math::lowrank::{Encoded, EncodedMut, merge_rows};
-use fitment_math::round::{Element, decode, encode};
-use fitment_math::{Wide, dense};
+use fitment_math::dense;
+use fitment_math::round::{Element, Encoded, EncodedMut, decode, encode};
 use op::PreparedShare;
 use prepare::Fast;
 use std::borrow::Cow;
@@ -28,16 +27,15 @@ const PIECE: usize = 1 << 20;
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) bytes: Vec<u8>,
-    single: Buffers<f32>,
-    double: Buffers<f64>,
+    buffers: Buffers,
 }
 
 #[derive(Default)]
-struct Buffers<T> {
-    base: Vec<T>,
-    total: Vec<T>,
-    share: Vec<T>,
-    gathered: Vec<T>,
+struct Buffers {
+    base: Vec<f64>,
+    total: Vec<f64>,
+    share: Vec<f64>,
+    gathered: Vec<f64>,
 }
 
 pub(super) fn run(
@@ -56,18 +54,7 @@ pub(super) fn run(
     };
     let len = usize::try_from(tensor.info.shape.elements()).map_err(|_| wrong("is too large".to_owned()))?;
     let pass = Pass { context, tensor, item, job, bytes: &bytes, source, target, len };
-    let Scratch { bytes: out, single, double } = scratch;
-    let wide = source.needs_f64(target) || stored(job).any(|dtype| dtype == Dtype::F64);
-    if wide { pass.run(double, out) } else { pass.run(single, out) }
-}
-
-/// Dtypes of values that are set: they go through the wide type unharmed.
-fn stored<'j>(job: &'j Compute<'_>) -> impl Iterator<Item = Dtype> + 'j {
-    job.shares.iter().flat_map(|share| &share.steps).filter_map(|step| match &step.action {
-        Action::Set(values) => Some(values.value.dtype),
-        Action::Add(dense) => dense.exceptions.as_ref().map(|(_, value)| value.dtype),
-        Action::LowRank(_) => None,
-    })
+    pass.run(&mut scratch.buffers, &mut scratch.bytes)
 }
 
 /// The element type of kernels for a dtype with arithmetic.
@@ -96,8 +83,8 @@ struct Pass<'p> {
 }
 
 impl Pass<'_> {
-    fn run<T: Wide>(&self, buffers: &mut Buffers<T>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let fast = prepare::fast::<T>(self)?;
+    fn run(&self, buffers: &mut Buffers, out: &mut Vec<u8>) -> Result<(), Error> {
+        let fast = prepare::fast(self)?;
         let shares = if fast.is_some() { Vec::new() } else { prepare::shares(self, buffers)? };
         let mut hasher = Hasher::new(self.item.expected);
         let (unit, size) = (self.unit(), self.target.size());
@@ -129,22 +116,22 @@ impl Pass<'_> {
     }
 
     /// Whole rows with products added to them, in one pass from bytes to bytes.
-    fn fast_block<T: Wide>(
+    fn fast_block(
         &self,
-        fast: &Fast<T>,
+        fast: &Fast,
         first: usize,
         stored: &[u8],
         out: &mut [u8],
     ) -> Result<(), fitment_math::Error> {
         let (mut stored, mut out) = (stored, out);
         let mut row = first / fast.columns;
-        while let Some(products) = fast.experts.get(row / fast.rows).filter(|_| !out.is_empty()) {
+        while let Some(product) = fast.experts.get(row / fast.rows).filter(|_| !out.is_empty()) {
             let local = row % fast.rows;
             let here = (fast.rows - local).min(out.len() / self.target.size() / fast.columns);
             let (bytes, rest) = stored.split_at((here * fast.columns * self.source.size()).min(stored.len()));
             let (room, behind) = out.split_at_mut(here * fast.columns * self.target.size());
             let base = Encoded { element: self.source, bytes };
-            merge_rows(base, products, local, EncodedMut { element: self.target, bytes: room })?;
+            product.merge(local, base, EncodedMut { element: self.target, bytes: room })?;
             (stored, out) = (rest, behind);
             row += here.max(1);
         }
@@ -158,21 +145,21 @@ impl Pass<'_> {
         &self.bytes[first.min(self.bytes.len())..last.min(self.bytes.len())]
     }
 
-    fn decode_block<T: Wide>(&self, first: usize, len: usize, out: &mut Vec<T>) {
+    fn decode_block(&self, first: usize, len: usize, out: &mut Vec<f64>) {
         let stored = self.stored_block(first, first + len);
         let known = stored.len() / self.source.size();
-        out.resize(len, T::ZERO);
+        out.resize(len, 0.0);
         decode(self.source, stored, &mut out[..known]).expect("as long as the block");
-        out[known..].fill(T::ZERO);
+        out[known..].fill(0.0);
     }
 
     /// `W + Σ wᵢ·(Fᵢ(W) − W)` of a block, into `buffers.total`.
-    fn block<T: Wide>(
+    fn block(
         &self,
         first: usize,
         len: usize,
-        shares: &[PreparedShare<'_, T>],
-        buffers: &mut Buffers<T>,
+        shares: &[PreparedShare<'_>],
+        buffers: &mut Buffers,
     ) -> Result<(), fitment_math::Error> {
         self.decode_block(first, len, &mut buffers.total);
         if let [share] = shares
@@ -234,17 +221,22 @@ impl Pass<'_> {
 }
 
 /// `total + w·(F(W) − W)`. Where nothing else happened and `w` is 1, the result is `F(W)` to the bit.
-fn combine<T: Wide>(
-    total: &mut [T],
-    (changed, base): (&[T], &[T]),
+fn combine(
+    total: &mut [f64],
+    (changed, base): (&[f64], &[f64]),
     weight: f64,
 ) -> Result<(), fitment_math::Error> {
     if weight != 1.0 {
         return dense::add_change(total, changed, base, weight);
     }
     for ((total, base), changed) in total.iter_mut().zip(base).zip(changed) {
-        let (sum, w, f) = (total.to_f64(), base.to_f64(), changed.to_f64());
-        *total = if sum == w { *changed } else { T::from_f64(sum + (f - w)).canonical() };
+        if *total == *base {
+            *total = *changed;
+        } else {
+            let mut one = [*total];
+            dense::add_change(&mut one, &[*changed], &[*base], 1.0)?;
+            [*total] = one;
+        }
     }
     Ok(())
 }

@@ -7,69 +7,69 @@ use fitment_core::model::NormOf;
 use fitment_math::lowrank::LowRank;
 use fitment_math::ndarray::ArrayViewMut2;
 use fitment_math::round::{Element, decode};
-use fitment_math::{Error, Wide, dense, norm};
+use fitment_math::{Error, dense, norm};
 
 /// What one adapter does to the tensor.
-pub(super) struct PreparedShare<'p, T> {
+pub(super) struct PreparedShare<'p> {
     /// The adapter's strength; of an additive share, already in its factors.
     pub(super) weight: f64,
     /// Steps add to whatever they meet.
     pub(super) additive: bool,
-    pub(super) steps: Vec<PreparedStep<'p, T>>,
+    pub(super) steps: Vec<PreparedStep<'p>>,
 }
 
-pub(super) struct PreparedStep<'p, T> {
+pub(super) struct PreparedStep<'p> {
     pub(super) region: &'p Region,
-    pub(super) op: Op<'p, T>,
+    pub(super) op: Op<'p>,
 }
 
 /// What happens to a contiguous run of `W`.
-pub(super) enum Op<'p, T> {
-    Product(Product<T>),
+pub(super) enum Op<'p> {
+    Product(Product),
     Add { factor: f64, value: &'p Part<'p>, element: Element },
     Set { values: &'p Values<'p>, element: Element },
     /// Positions of `W`, ascending, and their values.
     Exceptions { positions: &'p [u64], value: &'p Part<'p>, element: Element },
     /// A product and DoRA's rescaling of the rows that it gives.
-    Rows(Rows<T>),
+    Rows(Rows),
     /// A product and DoRA's rescaling of columns, whose norms a pass before this one took.
-    Columns { product: Product<T>, factors: Vec<f64> },
+    Columns { product: Product, factors: Vec<f64> },
 }
 
 /// `s·up·down` in the stored orientation: `[rows, columns]` for each expert.
-pub(super) struct Product<T> {
-    pub(super) experts: Vec<LowRank<T>>,
+pub(super) struct Product {
+    pub(super) experts: Vec<LowRank>,
     pub(super) rows: usize,
     pub(super) columns: usize,
 }
 
 /// A product and the magnitudes of its rows.
-pub(super) struct Rows<T> {
-    pub(super) product: Product<T>,
+pub(super) struct Rows {
+    pub(super) product: Product,
     pub(super) magnitude: Vec<f64>,
     pub(super) norm_of: NormOf,
     pub(super) eps: f64,
 }
 
-impl<T: Wide> PreparedShare<'_, T> {
-    pub(super) fn apply(&self, first: usize, block: &mut [T], gathered: &mut Vec<T>) -> Result<(), Error> {
+impl PreparedShare<'_> {
+    pub(super) fn apply(&self, first: usize, block: &mut [f64], gathered: &mut Vec<f64>) -> Result<(), Error> {
         self.steps.iter().try_for_each(|step| step.apply(first, block, gathered))
     }
 }
 
-impl<T: Wide> PreparedStep<'_, T> {
+impl PreparedStep<'_> {
     /// Changes a block of the tensor that starts at flat position `first`.
-    pub(super) fn apply(&self, first: usize, block: &mut [T], gathered: &mut Vec<T>) -> Result<(), Error> {
+    pub(super) fn apply(&self, first: usize, block: &mut [f64], gathered: &mut Vec<f64>) -> Result<(), Error> {
         on_w(self.region, (first, block), gathered, |position, w| self.op.apply(position, w))
     }
 }
 
 /// Gives `change` the elements of `W` in a block as one run, with the position of the first.
-pub(super) fn on_w<T: Wide>(
+pub(super) fn on_w(
     region: &Region,
-    (first, block): (usize, &mut [T]),
-    gathered: &mut Vec<T>,
-    change: impl FnOnce(usize, &mut [T]) -> Result<(), Error>,
+    (first, block): (usize, &mut [f64]),
+    gathered: &mut Vec<f64>,
+    change: impl FnOnce(usize, &mut [f64]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let Some(located) = region.locate_unbounded(first..first + block.len()) else { return Ok(()) };
     if let [run] = located.runs.as_slice() {
@@ -89,9 +89,9 @@ pub(super) fn on_w<T: Wide>(
     Ok(())
 }
 
-impl<T: Wide> Op<'_, T> {
+impl Op<'_> {
     /// Changes the elements of `W` from `position` on.
-    fn apply(&self, position: usize, w: &mut [T]) -> Result<(), Error> {
+    fn apply(&self, position: usize, w: &mut [f64]) -> Result<(), Error> {
         match self {
             Op::Product(product) => product.add(position, w),
             Op::Add { factor, value, element } => add(*factor, (value, *element), position, w),
@@ -123,9 +123,9 @@ impl<T: Wide> Op<'_, T> {
     }
 }
 
-impl<T: Wide> Product<T> {
+impl Product {
     /// Adds to whole rows of `W`; rows beyond the product's stay as they are.
-    pub(super) fn add(&self, position: usize, w: &mut [T]) -> Result<(), Error> {
+    pub(super) fn add(&self, position: usize, w: &mut [f64]) -> Result<(), Error> {
         let mut rest = w;
         let mut row = position / self.columns;
         while let Some(expert) = self.experts.get(row / self.rows).filter(|_| !rest.is_empty()) {
@@ -143,15 +143,15 @@ impl<T: Wide> Product<T> {
     }
 
     /// Whole rows as a matrix, and how many there are.
-    pub(super) fn matrix<'w>(&self, w: &'w mut [T]) -> (usize, ArrayViewMut2<'w, T>) {
+    pub(super) fn matrix<'w>(&self, w: &'w mut [f64]) -> (usize, ArrayViewMut2<'w, f64>) {
         let rows = w.len() / self.columns;
         let whole = &mut w[..rows * self.columns];
         (rows, ArrayViewMut2::from_shape((rows, self.columns), whole).expect("whole rows"))
     }
 }
 
-impl<T: Wide> Rows<T> {
-    fn apply(&self, position: usize, w: &mut [T]) -> Result<(), Error> {
+impl Rows {
+    fn apply(&self, position: usize, w: &mut [f64]) -> Result<(), Error> {
         let first = position / self.product.columns;
         let known = self.magnitude.len().saturating_sub(first) * self.product.columns;
         let known = known.min(w.len());
@@ -168,14 +168,14 @@ impl<T: Wide> Rows<T> {
 /// Elements decoded at once beside a block.
 const CHUNK: usize = 1024;
 
-fn add<T: Wide>(
+fn add(
     factor: f64,
     (value, element): (&Part<'_>, Element),
     position: usize,
-    w: &mut [T],
+    w: &mut [f64],
 ) -> Result<(), Error> {
     let known = value.elements().saturating_sub(position).min(w.len());
-    let mut delta = [T::ZERO; CHUNK];
+    let mut delta = [0.0; CHUNK];
     for (w, first) in w[..known].chunks_mut(CHUNK).zip((position..).step_by(CHUNK)) {
         let delta = &mut delta[..w.len()];
         decode(element, value.bits_at(first, delta.len()), delta)?;

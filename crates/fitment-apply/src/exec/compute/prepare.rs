@@ -14,14 +14,14 @@ use fitment_math::round::{Element, decode};
 use fitment_math::{Wide, conv};
 
 /// Products that are added to whole matrices, by expert, and the rows of each: the common case, done in one pass.
-pub(super) struct Fast<T> {
+pub(super) struct Fast {
     pub(super) experts: Vec<Vec<lowrank::LowRank<T>>>,
     pub(super) rows: usize,
     pub(super) columns: usize,
 }
 
 /// The fast case, when nothing else happens to the tensor than low-rank updates of all of it.
-pub(super) fn fast<T: Wide>(pass: &Pass<'_>) -> Result<Option<Fast<T>>, Error> {
+pub(super) fn fast(pass: &Pass<'_>) -> Result<Option<Fast>, Error> {
     let steps = || pass.job.shares.iter().flat_map(|share| share.steps.iter().map(move |step| (share, step)));
     let is_plain = steps().all(|(_, step)| match &step.action {
         Action::LowRank(edit) => edit.magnitude.is_none() && step.region.is_whole(),
@@ -34,7 +34,7 @@ pub(super) fn fast<T: Wide>(pass: &Pass<'_>) -> Result<Option<Fast<T>>, Error> {
     if !is_plain || forms.is_empty() || forms.iter().any(|form| *form != forms[0]) {
         return Ok(None);
     }
-    let mut made: Option<Fast<T>> = None;
+    let mut made: Option<Fast> = None;
     for (share, step) in steps() {
         let Action::LowRank(edit) = &step.action else { continue };
         let product = product(pass, edit, share.weight)?;
@@ -50,18 +50,18 @@ pub(super) fn fast<T: Wide>(pass: &Pass<'_>) -> Result<Option<Fast<T>>, Error> {
     Ok(made)
 }
 
-pub(super) fn shares<'p, T: Wide>(
+pub(super) fn shares<'p>(
     pass: &Pass<'p>,
-    buffers: &mut Buffers<T>,
-) -> Result<Vec<PreparedShare<'p, T>>, Error> {
+    buffers: &mut Buffers,
+) -> Result<Vec<PreparedShare<'p>>, Error> {
     pass.job.shares.iter().map(|share| prepare(pass, share, buffers)).collect()
 }
 
-fn prepare<'p, T: Wide>(
+fn prepare<'p>(
     pass: &Pass<'p>,
     share: &'p Share<'p>,
-    buffers: &mut Buffers<T>,
-) -> Result<PreparedShare<'p, T>, Error> {
+    buffers: &mut Buffers,
+) -> Result<PreparedShare<'p>, Error> {
     let additive = share.is_additive();
     let strength = if additive { share.weight } else { 1.0 };
     let mut steps = Vec::new();
@@ -102,14 +102,14 @@ fn wrong(pass: &Pass<'_>, message: String) -> Error {
     Error::WrongPlan { tensor: pass.tensor.name.clone(), message }
 }
 
-fn decoded<T: Wide>(pass: &Pass<'_>, part: &Part<'_>) -> Result<Vec<T>, Error> {
+fn decoded(pass: &Pass<'_>, part: &Part<'_>) -> Result<Vec<T>, Error> {
     let mut values = vec![T::ZERO; part.elements()];
     decode(element_of(pass, part.dtype)?, part.bytes, &mut values).map_err(|error| pass.arithmetic(error))?;
     Ok(values)
 }
 
 /// The factors for rows and columns as the slice is stored, with every multiplier in them.
-fn product<T: Wide>(pass: &Pass<'_>, edit: &LowRank<'_>, strength: f64) -> Result<Product<T>, Error> {
+fn product(pass: &Pass<'_>, edit: &LowRank<'_>, strength: f64) -> Result<Product, Error> {
     let scale = strength * edit.scale;
     if edit.form == LoraForm::Conv {
         return conv_product(pass, edit, scale);
@@ -137,7 +137,7 @@ fn product<T: Wide>(pass: &Pass<'_>, edit: &LowRank<'_>, strength: f64) -> Resul
     Ok(Product { experts: made, rows, columns })
 }
 
-fn conv_product<T: Wide>(pass: &Pass<'_>, edit: &LowRank<'_>, scale: f64) -> Result<Product<T>, Error> {
+fn conv_product(pass: &Pass<'_>, edit: &LowRank<'_>, scale: f64) -> Result<Product, Error> {
     let (up, down): (Vec<T>, Vec<T>) = (decoded(pass, &edit.up)?, decoded(pass, &edit.down)?);
     let mid: Option<Vec<T>> = edit.mid.as_ref().map(|mid| decoded(pass, mid)).transpose()?;
     let view = |part: &Part<'_>, values| {
@@ -156,12 +156,12 @@ fn conv_product<T: Wide>(pass: &Pass<'_>, edit: &LowRank<'_>, scale: f64) -> Res
 
 /// A product with DoRA's magnitude: rows have their norm at hand, columns take a pass over the whole tensor, with the
 /// steps before.
-fn rescaled<'p, T: Wide>(
+fn rescaled<'p>(
     pass: &Pass<'p>,
-    (before, region): (&[PreparedStep<'p, T>], &Region),
-    (product, edit, magnitude): (Product<T>, &LowRank<'_>, &Magnitude<'_>),
-    buffers: &mut Buffers<T>,
-) -> Result<Op<'p, T>, Error> {
+    (before, region): (&[PreparedStep<'p>], &Region),
+    (product, edit, magnitude): (Product, &LowRank<'_>, &Magnitude<'_>),
+    buffers: &mut Buffers,
+) -> Result<Op<'p>, Error> {
     let (norm_of, eps) = (magnitude.norm_of, magnitude.eps);
     let wanted: Vec<f64> = decoded(pass, &magnitude.value)?;
     let keeps_rows = (magnitude.axis == 0) != edit.transposed;
@@ -175,11 +175,11 @@ fn rescaled<'p, T: Wide>(
     Ok(Op::Columns { product, factors })
 }
 
-fn column_norms<T: Wide>(
+fn column_norms(
     pass: &Pass<'_>,
-    (before, region): (&[PreparedStep<'_, T>], &Region),
-    (product, mut norms, norm_of): (&Product<T>, ColumnNorms, NormOf),
-    buffers: &mut Buffers<T>,
+    (before, region): (&[PreparedStep<'_>], &Region),
+    (product, mut norms, norm_of): (&Product, ColumnNorms, NormOf),
+    buffers: &mut Buffers,
 ) -> Result<Vec<f64>, Error> {
     let unit = pass.unit();
     let block = unit.max(BLOCK / unit * unit);
