@@ -212,16 +212,33 @@ impl<'a> Export<'_, 'a> {
 
     fn rows(&mut self, set: &Set<'a>) {
         let label = set.target.name.to_string();
-        let tied = self.adapter.base.tied.contains_key(&set.target.name);
         let result = match &set.target.uses[..] {
             // PEFT spreads the rows of an embedding to its tied head.
             [] => self.rows_on(set, &label),
-            [one] if *one != set.target.name || !tied => self.rows_on(set, one.as_str()),
-            _ => Err("PEFT changes rows of an embedding in all its uses"),
+            [one] if *one != set.target.name || self.head_has_other_rows(set) => {
+                self.rows_on(set, one.as_str())
+            }
+            _ => {
+                Err("PEFT changes rows of an embedding in all its uses, unless the head has rows of its own")
+            }
         };
         if let Err(reason) = result {
             self.draft.lose(&label, "set", reason);
         }
+    }
+
+    /// Rows of other numbers for another use of the same tensor keep PEFT from spreading these.
+    fn head_has_other_rows(&self, set: &Set<'_>) -> bool {
+        let other = |edit: &Edit<'_>| match edit {
+            Edit::Set(other)
+                if other.target.name == set.target.name && other.target.uses != set.target.uses =>
+            {
+                let numbers = |set: &Set<'_>| set.rows.as_ref().map(|rows| rows.bytes().to_vec());
+                other.rows.is_some() && numbers(other) != numbers(set)
+            }
+            _ => false,
+        };
+        self.adapter.edits.iter().any(other)
     }
 
     fn rows_on(&mut self, set: &Set<'a>, name: &str) -> Result<(), &'static str> {
