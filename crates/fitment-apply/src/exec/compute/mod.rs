@@ -1,5 +1,6 @@
 //! Arithmetic on one tensor: decoded to f64, changed, rounded once.
 
+mod factors;
 mod op;
 mod prepare;
 
@@ -100,9 +101,9 @@ impl Pass<'_> {
                 let out = &mut out[(first - start) * size..(last - start) * size];
                 let done = match &fast {
                     Some(fast) => self.fast_block(fast, first, stored, out),
-                    None => self.block(first, last - first, &shares, buffers).and_then(|()| {
-                        encode(self.target, &buffers.total, out)
-                    }),
+                    None => self
+                        .block(first, last - first, &shares, buffers)
+                        .and_then(|()| encode(self.target, &buffers.total, out)),
                 };
                 done.map_err(|error| self.arithmetic(error))?;
             }

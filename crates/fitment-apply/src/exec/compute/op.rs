@@ -26,14 +26,28 @@ pub(super) struct PreparedStep<'p> {
 /// What happens to a contiguous run of `W`.
 pub(super) enum Op<'p> {
     Product(Product),
-    Add { factor: f64, value: &'p Part<'p>, element: Element },
-    Set { values: &'p Values<'p>, element: Element },
+    Add {
+        factor: f64,
+        value: &'p Part<'p>,
+        element: Element,
+    },
+    Set {
+        values: &'p Values<'p>,
+        element: Element,
+    },
     /// Positions of `W`, ascending, and their values.
-    Exceptions { positions: &'p [u64], value: &'p Part<'p>, element: Element },
+    Exceptions {
+        positions: &'p [u64],
+        value: &'p Part<'p>,
+        element: Element,
+    },
     /// A product and DoRA's rescaling of the rows that it gives.
     Rows(Rows),
     /// A product and DoRA's rescaling of columns, whose norms a pass before this one took.
-    Columns { product: Product, factors: Vec<f64> },
+    Columns {
+        product: Product,
+        factors: Vec<f64>,
+    },
 }
 
 /// `s·up·down` in the stored orientation: `[rows, columns]` for each expert.
@@ -52,14 +66,24 @@ pub(super) struct Rows {
 }
 
 impl PreparedShare<'_> {
-    pub(super) fn apply(&self, first: usize, block: &mut [f64], gathered: &mut Vec<f64>) -> Result<(), Error> {
+    pub(super) fn apply(
+        &self,
+        first: usize,
+        block: &mut [f64],
+        gathered: &mut Vec<f64>,
+    ) -> Result<(), Error> {
         self.steps.iter().try_for_each(|step| step.apply(first, block, gathered))
     }
 }
 
 impl PreparedStep<'_> {
     /// Changes a block of the tensor that starts at flat position `first`.
-    pub(super) fn apply(&self, first: usize, block: &mut [f64], gathered: &mut Vec<f64>) -> Result<(), Error> {
+    pub(super) fn apply(
+        &self,
+        first: usize,
+        block: &mut [f64],
+        gathered: &mut Vec<f64>,
+    ) -> Result<(), Error> {
         on_w(self.region, (first, block), gathered, |position, w| self.op.apply(position, w))
     }
 }
