@@ -1,5 +1,8 @@
 //! Applies adapters to a base checkpoint: a plan of tensor jobs, and the executor that runs it on all cores.
-#![warn(clippy::disallowed_methods, reason = "pure crate: no files, clock, environment or threads of its own")]
+#![warn(
+    clippy::disallowed_methods,
+    reason = "pure crate: no files, clock, environment or threads of its own"
+)]
 #![forbid(unsafe_code)]
 
 mod exec;

@@ -203,7 +203,8 @@ impl Ranges {
                 continue;
             }
             let skipped = low.saturating_sub(range.start) / range.step;
-            let indices = (range.start + skipped * range.step..range.end.min(high)).step_by(range.step as usize);
+            let indices =
+                (range.start + skipped * range.step..range.end.min(high)).step_by(range.step as usize);
             for (index, number) in indices.zip(skipped..) {
                 emit(index, index + 1, before + number);
             }
@@ -218,19 +219,22 @@ mod tests {
     use proptest::prelude::*;
 
     fn ranges(extent: u64) -> impl Strategy<Value = Vec<IndexRange>> {
-        proptest::collection::vec((0..4u64, 1..5u64, 1..4u64), 1..4).prop_filter_map("no room", move |parts| {
-            let mut at = 0;
-            let mut ranges = Vec::new();
-            for (gap, len, step) in parts {
-                let range = IndexRange { start: at + gap, end: (at + gap + len).min(extent), step };
-                if range.start >= range.end {
-                    break;
+        proptest::collection::vec((0..4u64, 1..5u64, 1..4u64), 1..4).prop_filter_map(
+            "no room",
+            move |parts| {
+                let mut at = 0;
+                let mut ranges = Vec::new();
+                for (gap, len, step) in parts {
+                    let range = IndexRange { start: at + gap, end: (at + gap + len).min(extent), step };
+                    if range.start >= range.end {
+                        break;
+                    }
+                    at = range.end;
+                    ranges.push(range);
                 }
-                at = range.end;
-                ranges.push(range);
-            }
-            (!ranges.is_empty()).then_some(ranges)
-        })
+                (!ranges.is_empty()).then_some(ranges)
+            },
+        )
     }
 
     /// Every element of `W` in `W`'s order: its flat position in the tensor.

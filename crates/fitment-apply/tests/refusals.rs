@@ -1,4 +1,5 @@
 //! What does not fit is refused before anything is written, all of it, by name.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -6,8 +7,8 @@ use fitment_apply::{Culprit, Error, Input, Note, Options, Plan, execute};
 use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint};
 use fitment_core::identity::sha256;
 use fitment_core::model::{
-    Adapter, AxisSlice, BaseTensor, ComponentName, ConfigValue, Edit, IndexRange, LoraForm, Magnitude, NormOf,
-    SetDtype,
+    Adapter, AxisSlice, BaseTensor, ComponentName, ConfigValue, Edit, IndexRange, LoraForm, Magnitude,
+    NormOf, SetDtype,
 };
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use serde_json::json;
@@ -24,8 +25,12 @@ const BASE: &[(&str, Dtype, &[u64])] = &[
 const Q0: &str = BASE[0].0;
 
 fn bytes() -> Vec<u8> {
-    let tensors: Vec<(&str, Tensor<'static>)> =
-        BASE.iter().map(|(name, dtype, dims)| (*name, tensor(*dtype, dims, &vec![0.5; dims.iter().product::<u64>() as usize]))).collect();
+    let tensors: Vec<(&str, Tensor<'static>)> = BASE
+        .iter()
+        .map(|(name, dtype, dims)| {
+            (*name, tensor(*dtype, dims, &vec![0.5; dims.iter().product::<u64>() as usize]))
+        })
+        .collect();
     base_bytes(&tensors)
 }
 
@@ -103,7 +108,9 @@ fn edits_that_contradict_themselves_are_refused() {
     let clash = lora(Q0, 1.0, noise(Dtype::F32, &[4, 1], 1), noise(Dtype::F32, &[2, 6], 1));
     scaled.scale = f64::NAN;
     let integers = add(Q0, 1.0, tensor(Dtype::I64, &[4, 6], &[1.0; 24]));
-    for edit in [Edit::Lora(no_rank), Edit::Lora(scaled), Edit::Lora(short), Edit::Lora(clash), Edit::Add(integers)] {
+    for edit in
+        [Edit::Lora(no_rank), Edit::Lora(scaled), Edit::Lora(short), Edit::Lora(clash), Edit::Add(integers)]
+    {
         let found = refusal(&adapter(vec![edit.clone()]), &Options::default());
         assert!(matches!(&found[..], [Culprit::Malformed { .. }]), "{edit:?}: {found:?}");
     }
@@ -127,10 +134,34 @@ fn numbers_that_are_not_finite_are_refused() {
 fn quantised_bases_are_named() {
     let edit = adapter(vec![product("a.weight", 4, 6)]);
     let cases: [(&str, Vec<(&str, Tensor<'static>)>); 4] = [
-        ("bitsandbytes (tensor a.weight.absmax)", vec![("a.weight", tensor(Dtype::U8, &[12, 1], &[0.0; 12])), ("a.weight.absmax", noise(Dtype::F32, &[1], 1))]),
-        ("GPTQ (tensor a.qweight)", vec![("a.qweight", tensor(Dtype::I64, &[1, 4], &[0.0; 4])), ("a.g_idx", tensor(Dtype::I64, &[6], &[0.0; 6]))]),
-        ("AWQ (tensor a.qweight)", vec![("a.qweight", tensor(Dtype::I64, &[6, 1], &[0.0; 6])), ("a.scales", noise(Dtype::F16, &[1, 8], 1))]),
-        ("MXFP4 (tensor a_blocks)", vec![("a_blocks", tensor(Dtype::U8, &[2], &[0.0; 2])), ("a_scales", tensor(Dtype::U8, &[1], &[0.0]))]),
+        (
+            "bitsandbytes (tensor a.weight.absmax)",
+            vec![
+                ("a.weight", tensor(Dtype::U8, &[12, 1], &[0.0; 12])),
+                ("a.weight.absmax", noise(Dtype::F32, &[1], 1)),
+            ],
+        ),
+        (
+            "GPTQ (tensor a.qweight)",
+            vec![
+                ("a.qweight", tensor(Dtype::I64, &[1, 4], &[0.0; 4])),
+                ("a.g_idx", tensor(Dtype::I64, &[6], &[0.0; 6])),
+            ],
+        ),
+        (
+            "AWQ (tensor a.qweight)",
+            vec![
+                ("a.qweight", tensor(Dtype::I64, &[6, 1], &[0.0; 6])),
+                ("a.scales", noise(Dtype::F16, &[1, 8], 1)),
+            ],
+        ),
+        (
+            "MXFP4 (tensor a_blocks)",
+            vec![
+                ("a_blocks", tensor(Dtype::U8, &[2], &[0.0; 2])),
+                ("a_scales", tensor(Dtype::U8, &[1], &[0.0])),
+            ],
+        ),
     ];
     for (expected, tensors) in cases {
         let bytes = base_bytes(&tensors);
@@ -173,7 +204,8 @@ fn skipping_leaves_targets_out_and_must_match() {
 
 #[test]
 fn tied_names_must_be_one_tensor() {
-    let bytes = base_bytes(&[("embed", noise(Dtype::F32, &[4, 2], 1)), ("head", noise(Dtype::F32, &[4, 2], 2))]);
+    let bytes =
+        base_bytes(&[("embed", noise(Dtype::F32, &[4, 2], 1)), ("head", noise(Dtype::F32, &[4, 2], 2))]);
     let edit = |uses: &[&str]| {
         let mut edit = add("embed", 1.0, noise(Dtype::F32, &[4, 2], 3));
         edit.target.uses = uses.iter().map(|use_| name(use_)).collect();

@@ -1,4 +1,5 @@
 //! Replaced, created, removed and growing tensors; tied ones; config.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -123,7 +124,10 @@ fn an_edit_of_one_use_unties_the_tensor() {
     let mut adapter = adapter(vec![Edit::Add(head), Edit::Add(both)]);
     adapter.base.tied.insert(name("embed"), vec![name("head")]);
     let plan = Plan::new(&[input(&adapter, 1.0)], &base, &Options::default()).unwrap();
-    assert_eq!((plan.config[0].path.join("."), plan.config[0].to.clone()), ("tie_word_embeddings".into(), json!(false)));
+    assert_eq!(
+        (plan.config[0].path.join("."), plan.config[0].to.clone()),
+        ("tie_word_embeddings".into(), json!(false))
+    );
     assert!(plan.tensors().any(|tensor| tensor.name == "head" && tensor.beside.as_deref() == Some("embed")));
     let (written, _) = support::run(&plan, &base);
     let w = support::numbers(8, 1);
@@ -142,7 +146,9 @@ fn an_edit_of_the_head_alone_leaves_the_embedding_a_copy() {
     adapter.base.tied.insert(name("embed"), vec![name("head")]);
     let base = checkpoint(&bytes);
     let plan = Plan::new(&[input(&adapter, 1.0)], &base, &Options::default()).unwrap();
-    let job = |wanted: &str| plan.outputs.iter().find(|output| output.tensor.name == wanted).map(|output| &output.job);
+    let job = |wanted: &str| {
+        plan.outputs.iter().find(|output| output.tensor.name == wanted).map(|output| &output.job)
+    };
     assert!(matches!(job("embed"), Some(Job::Copy { from }) if from == "embed"));
     assert!(matches!(job("head"), Some(Job::Compute(_))));
     assert!(plan.notes.iter().any(|note| matches!(note, Note::ConfigMissing { .. })));
@@ -165,7 +171,10 @@ fn a_whole_checkpoint_changes_its_dtype() {
         ("ids", tensor(Dtype::I64, &[1], &[7.0])),
         ("w", tensor(Dtype::F32, &[1], &[0.5])),
     ]);
-    let base = MemoryCheckpoint::new(&bytes, Some(config(json!({"torch_dtype": "float32", "x": {"dtype": "float32"}}))));
+    let base = MemoryCheckpoint::new(
+        &bytes,
+        Some(config(json!({"torch_dtype": "float32", "x": {"dtype": "float32"}}))),
+    );
     let base = base.unwrap();
     let adapter = adapter(vec![Edit::Add(add("w", 1.0, tensor(Dtype::F32, &[1], &[0.25])))]);
     let options = Options { dtype: Some(Dtype::BF16), ..Options::default() };
@@ -180,7 +189,8 @@ fn a_whole_checkpoint_changes_its_dtype() {
 
 #[test]
 fn an_adapter_without_edits_gives_the_base() {
-    let bytes = base_bytes(&[("a", noise(Dtype::BF16, &[2, 3], 1)), ("empty", tensor(Dtype::F32, &[0, 4], &[]))]);
+    let bytes =
+        base_bytes(&[("a", noise(Dtype::BF16, &[2, 3], 1)), ("empty", tensor(Dtype::F32, &[0, 4], &[]))]);
     let adapter = adapter(vec![]);
     let base = checkpoint(&bytes);
     let plan = Plan::new(&[input(&adapter, 1.0)], &base, &Options::default()).unwrap();

@@ -1,4 +1,5 @@
 //! Several adapters: sums, equal sets, clashes; the same bytes from any number of threads.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -64,7 +65,9 @@ fn equal_rows_count_once() {
     ]);
     let (found, notes) = values(&[(first, 1.0), (second, 1.0)]);
     assert_eq!(found, [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 101.0, 101.0]);
-    assert!(matches!(&notes[..], [.., Note::SharedSet { first, second, .. }] if first == "first" && second == "second"));
+    assert!(
+        matches!(&notes[..], [.., Note::SharedSet { first, second, .. }] if first == "first" && second == "second")
+    );
 }
 
 #[test]
@@ -95,18 +98,19 @@ fn removing_what_another_changes_is_refused() {
         (adapter(vec![remove("e")]), 1.0),
         (adapter(vec![rows(&[1.0], Dtype::F32, &[3.0, 5.0])]), 1.0),
     ]);
-    assert!(matches!(&found[..], [Culprit::RemovedAndChanged { remover, other, .. }] if remover == "first" && other == "second"));
+    assert!(
+        matches!(&found[..], [Culprit::RemovedAndChanged { remover, other, .. }] if remover == "first" && other == "second")
+    );
 }
 
 #[test]
 fn what_happens_only_whole_takes_no_weight() {
     let mut new = set("new", SetDtype::Stored, tensor(Dtype::F32, &[1], &[1.0]));
     new.create = true;
-    let found = culprits(&[(
-        adapter(vec![remove("e"), Edit::Set(new)]),
-        0.5,
-    )]);
-    assert!(matches!(&found[..], [Culprit::NotScalable { target, .. }, Culprit::NotScalable { .. }] if target == "e"));
+    let found = culprits(&[(adapter(vec![remove("e"), Edit::Set(new)]), 0.5)]);
+    assert!(
+        matches!(&found[..], [Culprit::NotScalable { target, .. }, Culprit::NotScalable { .. }] if target == "e")
+    );
     let found = culprits(&[(adapter(vec![rows(&[4.0], Dtype::F32, &[3.0, 5.0])]), 2.0)]);
     assert!(matches!(&found[..], [Culprit::NotScalable { what, .. }] if what.contains("appended")));
 }
@@ -121,14 +125,16 @@ fn config_values_must_agree() {
 
 #[test]
 fn one_tensor_cannot_get_two_dtypes() {
-    let whole = |dtype| adapter(vec![Edit::Set(set("e", SetDtype::Stored, tensor(dtype, &[4, 2], &[0.0; 8])))]);
+    let whole =
+        |dtype| adapter(vec![Edit::Set(set("e", SetDtype::Stored, tensor(dtype, &[4, 2], &[0.0; 8])))]);
     let found = culprits(&[(whole(Dtype::F16), 1.0), (whole(Dtype::BF16), 1.0)]);
     assert!(matches!(&found[..], [Culprit::SetTwice { .. }]));
 }
 
 #[test]
 fn a_weight_scales_every_edit() {
-    let product = lora("e", 2.0, tensor(Dtype::F32, &[4, 1], &[1.0; 4]), tensor(Dtype::F32, &[1, 2], &[3.0, 4.0]));
+    let product =
+        lora("e", 2.0, tensor(Dtype::F32, &[4, 1], &[1.0; 4]), tensor(Dtype::F32, &[1, 2], &[3.0, 4.0]));
     let first = adapter(vec![Edit::Lora(product)]);
     let second = adapter(vec![rows(&[0.0], Dtype::F32, &[0.0, 0.0])]);
     let (found, _) = values(&[(first, 0.5), (second, 0.25)]);
@@ -140,12 +146,16 @@ fn a_weight_scales_every_edit() {
 fn any_number_of_threads_writes_the_same_bytes() {
     use fitment_core::model::{Magnitude, NormOf};
     let names: Vec<String> = (0..12).map(|n| format!("t{n}")).collect();
-    let tensors: Vec<(&str, _)> =
-        names.iter().zip(1..).map(|(name, n)| (name.as_str(), noise(Dtype::BF16, &[40 * n, 33], n))).collect();
+    let tensors: Vec<(&str, _)> = names
+        .iter()
+        .zip(1..)
+        .map(|(name, n)| (name.as_str(), noise(Dtype::BF16, &[40 * n, 33], n)))
+        .collect();
     let bytes = base_bytes(&tensors);
     let base = checkpoint(&bytes);
     let edits = names.iter().zip(1u64..).map(|(name, n)| {
-        let mut edit = lora(name, 0.7, noise(Dtype::F32, &[40 * n, 5], n), noise(Dtype::F32, &[5, 33], n + 50));
+        let mut edit =
+            lora(name, 0.7, noise(Dtype::F32, &[40 * n, 5], n), noise(Dtype::F32, &[5, 33], n + 50));
         let axis = n % 2;
         let count = if axis == 0 { 40 * n } else { 33 };
         edit.magnitude = (n % 3 == 0).then(|| Magnitude {

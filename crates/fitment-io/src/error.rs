@@ -158,7 +158,9 @@ impl Error {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("free space there, or write to another disk")
                 }
-                io::ErrorKind::FileTooLarge => Some("the file system or a limit of this shell forbids such a large file"),
+                io::ErrorKind::FileTooLarge => {
+                    Some("the file system or a limit of this shell forbids such a large file")
+                }
                 io::ErrorKind::PermissionDenied => Some("check the owner and mode of the path"),
                 _ => None,
             },

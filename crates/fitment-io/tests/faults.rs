@@ -2,6 +2,7 @@
 //!
 //! Each case runs this test binary again as a child, in the mode that the variable `FITMENT_IO_CHILD` names.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -90,7 +91,8 @@ fn a_kill_while_replacing_leaves_the_old_or_the_new() {
         let _ = fs::remove_dir_all(&target);
         write(&target.join("config.json"), "old");
         let old = tree(&target);
-        let mut running = child("a_kill_while_replacing_leaves_the_old_or_the_new", root.path()).spawn().unwrap();
+        let mut running =
+            child("a_kill_while_replacing_leaves_the_old_or_the_new", root.path()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(step));
         running.kill().unwrap();
         running.wait().unwrap();
@@ -153,7 +155,8 @@ fn a_folder_without_write_permission_is_a_clear_error() {
     const NOBODY: u32 = 65534;
     if let Some(root) = child_root() {
         let base = CheckpointDir::open(&root.join("base"), Access::Map).unwrap();
-        let error = support::copy_all(&base, &root.join("locked/out"), &OutputOptions::default()).unwrap_err();
+        let error =
+            support::copy_all(&base, &root.join("locked/out"), &OutputOptions::default()).unwrap_err();
         println!("MESSAGE {} HINT {}", line(&error, &root), error.hint().unwrap_or_default());
         return;
     }
@@ -175,6 +178,9 @@ fn a_folder_without_write_permission_is_a_clear_error() {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let message = text.lines().find_map(|line| line.split_once("MESSAGE ")).expect("a message").1;
-    assert!(message.contains("cannot create: Permission denied (os error 13) HINT check the owner"), "{message}");
+    assert!(
+        message.contains("cannot create: Permission denied (os error 13) HINT check the owner"),
+        "{message}"
+    );
     assert!(names(&parent).is_empty());
 }

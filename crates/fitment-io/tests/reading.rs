@@ -1,4 +1,5 @@
 //! Adapters and checkpoints on disk: read, or refused in one line that names the file.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -75,7 +76,10 @@ fn the_index_decides_and_must_be_right() {
     );
     assert_eq!(with(second, "\"b\": 3"), format!("{place}: the file of \"b\" is not a string"));
     assert_eq!(with("weight_map", "map"), format!("{place}: has no `weight_map` object"));
-    assert_eq!(with("{\"metadata\"", "{{\"metadata\""), format!("{place}: not JSON: key must be a string (line 1, column 2)"));
+    assert_eq!(
+        with("{\"metadata\"", "{{\"metadata\""),
+        format!("{place}: not JSON: key must be a string (line 1, column 2)")
+    );
     assert_eq!(
         with(second, "\"b\": \"model-00003.safetensors\""),
         "ROOT/base/model-00003.safetensors: missing: model.safetensors.index.json names this shard"
@@ -147,7 +151,9 @@ fn damaged_shards_are_refused_by_name() {
         }
         refused(root.path(), &base)
     };
-    assert!(with(&good[..good.len() - 1]).starts_with(&format!("{place}: error[C013] b: its data end at byte")));
+    assert!(
+        with(&good[..good.len() - 1]).starts_with(&format!("{place}: error[C013] b: its data end at byte"))
+    );
     assert!(with(&good[..100]).starts_with(&format!("{place}: error[C001]")));
     assert!(with(b"").starts_with(&format!("{place}: error[C001]")));
     assert!(with(&[255; 64]).starts_with(&format!("{place}: error[C002]")));
@@ -165,7 +171,10 @@ fn a_fitment_file_and_a_missing_path_are_no_bases() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("x.safetensors");
     write_shard(&path, &[("w", 1)], &[("fitment", "{}")]);
-    assert_eq!(refused(root.path(), &path), "ROOT/x.safetensors: is a Fitment adapter, not a base checkpoint");
+    assert_eq!(
+        refused(root.path(), &path),
+        "ROOT/x.safetensors: is a Fitment adapter, not a base checkpoint"
+    );
     assert_eq!(refused(root.path(), &root.path().join("nö")), "ROOT/nö: no such file or folder");
 }
 

@@ -1,4 +1,5 @@
 //! Outputs appear whole or not at all, and nothing that was there is lost.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -32,7 +33,8 @@ fn a_folder_has_the_bases_shards_and_small_files() {
     tensors.push(OutputTensor { name: "new".into(), info: info(2), beside: None });
     let tensors: Vec<&OutputTensor> = tensors.iter().collect();
     let config = [(vec!["tie".to_owned()], json!(false))];
-    let output = CheckpointOutput::create(&base, &target, (&tensors, &config), &OutputOptions::default()).unwrap();
+    let output =
+        CheckpointOutput::create(&base, &target, (&tensors, &config), &OutputOptions::default()).unwrap();
     assert!(!target.exists());
     for name in base.tensors().keys() {
         output.copy(name, name).unwrap();
@@ -53,7 +55,10 @@ fn a_folder_has_the_bases_shards_and_small_files() {
 
     let written = CheckpointDir::open(&target, Access::Read).unwrap();
     assert_eq!(written.read("b").unwrap(), pattern("b", 300_000));
-    assert_eq!((&written.read("use").unwrap()[..], &written.read("new").unwrap()[..]), (&[1, 2, 3][..], &[8, 9][..]));
+    assert_eq!(
+        (&written.read("use").unwrap()[..], &written.read("new").unwrap()[..]),
+        (&[1, 2, 3][..], &[8, 9][..])
+    );
     let files = tree(&target);
     assert_eq!(files["config.json"], b"{\n  \"vocab_size\": 4,\n  \"tie\":  false\n}\n");
     let index: serde_json::Value = serde_json::from_slice(&files["model.safetensors.index.json"]).unwrap();
@@ -114,8 +119,14 @@ fn an_output_needs_a_place_of_its_own() {
     let base = CheckpointDir::open(&path, Access::Map).unwrap();
     let text = |target: &Path| refused(&base, target, &force(), root.path());
     assert_eq!(text(&path), "ROOT/base: is an input: the output needs a place of its own");
-    assert_eq!(text(&path.join("out")), "ROOT/base/out: lies inside an input: the output needs a place of its own");
-    assert_eq!(text(&root.path().join("base/../base")), "ROOT/base/../base: is an input: the output needs a place of its own");
+    assert_eq!(
+        text(&path.join("out")),
+        "ROOT/base/out: lies inside an input: the output needs a place of its own"
+    );
+    assert_eq!(
+        text(&root.path().join("base/../base")),
+        "ROOT/base/../base: is an input: the output needs a place of its own"
+    );
     assert!(text(root.path()).ends_with("contains an input: the output needs a place of its own"));
     assert_eq!(
         text(&root.path().join("no/out")),
@@ -152,7 +163,10 @@ fn what_exists_is_replaced_only_by_force_and_only_if_it_is_a_model() {
     fs::create_dir(root.path().join("empty")).unwrap();
     copy_all(&base, &root.path().join("empty"), &force()).unwrap();
     write(&root.path().join("file"), "x");
-    assert_eq!(refused(&base, &root.path().join("file"), &force(), root.path()), "ROOT/file: is a file, expected a folder to replace");
+    assert_eq!(
+        refused(&base, &root.path().join("file"), &force(), root.path()),
+        "ROOT/file: is a file, expected a folder to replace"
+    );
 }
 
 #[test]
@@ -162,7 +176,8 @@ fn an_output_that_is_given_up_leaves_nothing() {
     let tensors = same_tensors(&base);
     let tensors: Vec<&OutputTensor> = tensors.iter().collect();
     let target = root.path().join("out");
-    let output = CheckpointOutput::create(&base, &target, (&tensors, &[]), &OutputOptions::default()).unwrap();
+    let output =
+        CheckpointOutput::create(&base, &target, (&tensors, &[]), &OutputOptions::default()).unwrap();
     assert!(names(root.path())[0].starts_with(".out.partial-"));
     drop(output);
     assert_eq!(names(root.path()), ["base"]);
@@ -175,7 +190,8 @@ fn what_appears_meanwhile_is_not_overwritten() {
     let tensors = same_tensors(&base);
     let tensors: Vec<&OutputTensor> = tensors.iter().collect();
     let target = root.path().join("out");
-    let output = CheckpointOutput::create(&base, &target, (&tensors, &[]), &OutputOptions::default()).unwrap();
+    let output =
+        CheckpointOutput::create(&base, &target, (&tensors, &[]), &OutputOptions::default()).unwrap();
     fs::create_dir(&target).unwrap();
     assert!(matches!(output.finish().unwrap_err(), Error::Exists { .. }));
     assert_eq!(names(root.path()), ["base", "out"]);
@@ -191,7 +207,8 @@ fn temporaries_of_dead_runs_are_removed_and_those_of_living_ones_kept() {
     let tensors = same_tensors(&base);
     let tensors: Vec<&OutputTensor> = tensors.iter().collect();
     let target = root.path().join("out");
-    let living = CheckpointOutput::create(&base, &target, (&tensors, &[]), &OutputOptions::default()).unwrap();
+    let living =
+        CheckpointOutput::create(&base, &target, (&tensors, &[]), &OutputOptions::default()).unwrap();
     copy_all(&base, &target, &OutputOptions::default()).unwrap();
     let found = names(root.path());
     assert!(!found.contains(&".out.partial-999999-0".to_owned()));

@@ -50,8 +50,11 @@ impl Verdicts {
     pub(super) fn judge(&self, name: &str, hasher: Hasher, expected: &[Expected]) -> bool {
         let Some(hash) = hasher.0 else { return false };
         let digest: [u8; 32] = hash.finalize().into();
-        let wrong: Vec<usize> =
-            expected.iter().filter(|expected| expected.digest != digest).map(|expected| expected.file).collect();
+        let wrong: Vec<usize> = expected
+            .iter()
+            .filter(|expected| expected.digest != digest)
+            .map(|expected| expected.file)
+            .collect();
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.extend(wrong.iter().map(|file| (name.to_owned(), *file)));
         !wrong.is_empty()

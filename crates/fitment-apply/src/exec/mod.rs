@@ -56,7 +56,13 @@ pub fn execute(
         return Err(digest::mismatch_error(plan, base, cancel)?);
     }
     let checked = plan.digests.len();
-    Ok(Outcome { tensors: plan.outputs.len(), changed: plan.changed(), bytes: plan.bytes(), checked, mismatches })
+    Ok(Outcome {
+        tensors: plan.outputs.len(),
+        changed: plan.changed(),
+        bytes: plan.bytes(),
+        checked,
+        mismatches,
+    })
 }
 
 /// What every item needs.

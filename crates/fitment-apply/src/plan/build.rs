@@ -118,9 +118,11 @@ impl<'a> Builder<'_, 'a> {
     }
 
     fn copy_the_rest(&mut self) {
-        let rest = self.base.tensors().iter().filter(|(name, _)| {
-            !self.outputs.contains_key(*name) && !self.removed.contains(*name)
-        });
+        let rest = self
+            .base
+            .tensors()
+            .iter()
+            .filter(|(name, _)| !self.outputs.contains_key(*name) && !self.removed.contains(*name));
         let copies: Vec<Output<'a>> = rest.map(|(name, info)| self.untouched(name, name, info)).collect();
         self.outputs.extend(copies.into_iter().map(|output| (output.tensor.name.clone(), output)));
     }
@@ -138,7 +140,8 @@ impl<'a> Builder<'_, 'a> {
 
     fn config(&mut self, wanted: Wanted) -> Vec<config::ConfigChange> {
         let tie = wanted.get("tie_word_embeddings").map(|(_, value)| *value);
-        if let (Some(ConfigValue::TieWordEmbeddings(true)), Some((target, file))) = (tie, self.untied.first()) {
+        if let (Some(ConfigValue::TieWordEmbeddings(true)), Some((target, file))) = (tie, self.untied.first())
+        {
             let culprit = Culprit::StaysTied { file: self.file(*file), target: target.clone() };
             self.culprits.push(culprit);
         }

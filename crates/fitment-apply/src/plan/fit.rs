@@ -46,10 +46,7 @@ fn part<'a>(tensor: &'a Tensor<'_>, expert: Expert, role: &str) -> Result<Part<'
     match expert {
         None => Ok(Part::whole(tensor)),
         Some((index, count)) => Part::of_expert(tensor, index, count).ok_or_else(|| {
-            Misfit::Malformed(format!(
-                "{role} has the shape {}, the bundle {count} experts",
-                tensor.shape()
-            ))
+            Misfit::Malformed(format!("{role} has the shape {}, the bundle {count} experts", tensor.shape()))
         }),
     }
 }

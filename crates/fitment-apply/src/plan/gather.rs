@@ -61,9 +61,9 @@ pub(super) fn gather<'a>(inputs: &[Input<'a>], options: &Options) -> Gathered<'a
         }
     }
     let unmatched = options.skip.iter().zip(matched).filter(|(_, matched)| !matched);
-    gathered.culprits.extend(
-        unmatched.map(|(pattern, _)| Culprit::SkipWithoutMatch { pattern: pattern.clone() }),
-    );
+    gathered
+        .culprits
+        .extend(unmatched.map(|(pattern, _)| Culprit::SkipWithoutMatch { pattern: pattern.clone() }));
     gathered
 }
 

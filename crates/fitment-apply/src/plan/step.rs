@@ -116,11 +116,7 @@ impl Values<'_> {
 
     /// Calls `each` with every stretch of positions in `W` inside `range` that gets values, and the position of the
     /// first of them in `value`.
-    pub(crate) fn for_stretches(
-        &self,
-        range: Range<usize>,
-        mut each: impl FnMut(Range<usize>, usize),
-    ) {
+    pub(crate) fn for_stretches(&self, range: Range<usize>, mut each: impl FnMut(Range<usize>, usize)) {
         let Some(rows) = &self.rows else {
             let range = range.start..range.end.min(self.value.elements());
             if !range.is_empty() {

@@ -279,9 +279,9 @@ impl<'a> Builder<'_, 'a> {
             Err(shares) => {
                 let base = base.map(|(name, info)| (name.to_owned(), info.clone()));
                 let plain = |dtype: &Dtype| !dtype.is_weight();
-                let stored = shares.iter().flat_map(|share| {
-                    sets(share).map(move |(_, values)| (share.file, values.value.dtype))
-                });
+                let stored = shares
+                    .iter()
+                    .flat_map(|share| sets(share).map(move |(_, values)| (share.file, values.value.dtype)));
                 let file = shares.first().map_or(0, |share| share.file);
                 let below = base.as_ref().map(|(_, info)| (file, info.dtype));
                 let culprit = below.into_iter().chain(stored).find(|(_, dtype)| plain(dtype));

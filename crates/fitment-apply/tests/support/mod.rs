@@ -86,11 +86,14 @@ pub fn checkpoint(bytes: &[u8]) -> MemoryCheckpoint<'_> {
     MemoryCheckpoint::new(bytes, None).unwrap()
 }
 
+type Room = BTreeMap<String, (Vec<u8>, Vec<bool>)>;
+
 /// A new checkpoint in memory. Every byte must be written exactly once.
 pub struct MemorySink<'b> {
     base: &'b dyn Checkpoint,
     infos: BTreeMap<String, TensorInfo>,
-    tensors: Mutex<BTreeMap<String, (Vec<u8>, Vec<bool>)>>,
+    /// Bytes of each tensor, and which of them were written.
+    tensors: Mutex<Room>,
 }
 
 impl<'b> MemorySink<'b> {

@@ -61,7 +61,8 @@ impl Place {
         }
         let replaces = target.symlink_metadata().is_ok();
         let real = parent.canonicalize().map_err(Error::io(&parent, "open"))?.join(&name);
-        let resolved = if replaces { target.canonicalize().unwrap_or_else(|_| real.clone()) } else { real.clone() };
+        let resolved =
+            if replaces { target.canonicalize().unwrap_or_else(|_| real.clone()) } else { real.clone() };
         for input in inputs {
             let Ok(input) = input.canonicalize() else { continue };
             if real == input || resolved == input {
@@ -85,9 +86,7 @@ impl Place {
     pub(crate) fn check_space(&self, needed: u64) -> Result<()> {
         let free = sys::free_space(&self.parent).map_err(Error::io(&self.parent, "read"))?;
         match free {
-            Some(free) if free < needed => {
-                Err(Error::NoSpace { path: self.parent.clone(), needed, free })
-            }
+            Some(free) if free < needed => Err(Error::NoSpace { path: self.parent.clone(), needed, free }),
             _ => Ok(()),
         }
     }
@@ -100,7 +99,8 @@ fn is_replaceable(folder: &Path) -> Result<bool> {
         let path = entry.map_err(Error::io(folder, "list"))?.path();
         empty = false;
         let is_weights = path.extension().is_some_and(|ending| ending == "safetensors");
-        let is_config = path.file_name().is_some_and(|name| name == "config.json" || name == "adapter_config.json");
+        let is_config =
+            path.file_name().is_some_and(|name| name == "config.json" || name == "adapter_config.json");
         if (is_weights || is_config) && path.is_file() {
             return Ok(true);
         }

@@ -39,7 +39,9 @@ pub(super) fn open(folder: &Path, access: Access) -> Result<(Vec<Shard>, Option<
         [] => Err(no_weights(folder)?),
         [name] if name.ends_with(".json") => sharded(folder, name, access),
         [name] => Ok((vec![Shard::open(&folder.join(name), name, access)?], None)),
-        [index, whole] if index.ends_with(".json") && Index::read(folder, index)?.entries().all(|(_, f)| f == whole) => {
+        [index, whole]
+            if index.ends_with(".json") && Index::read(folder, index)?.entries().all(|(_, f)| f == whole) =>
+        {
             sharded(folder, index, access)
         }
         [first, second, ..] => {
@@ -90,7 +92,8 @@ fn no_weights(folder: &Path) -> Result<Error> {
         return Ok(Error::NotABase { path, message: "is an adapter's folder, not a base checkpoint" });
     }
     if others.iter().any(|path| path.file_name().is_some_and(|name| name == "model_index.json")) {
-        let message = "is a diffusers pipeline: name the folder of one component (unet, transformer, text_encoder)";
+        let message =
+            "is a diffusers pipeline: name the folder of one component (unet, transformer, text_encoder)";
         return Ok(Error::NotABase { path, message });
     }
     if let Some((file, format)) =
@@ -98,7 +101,8 @@ fn no_weights(folder: &Path) -> Result<Error> {
     {
         return Ok(Error::WeightFormat { path: file.clone(), format });
     }
-    let safetensors = others.iter().any(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
+    let safetensors =
+        others.iter().any(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
     let message = if safetensors {
         "has no model.safetensors and no index: name the safetensors file that is the base"
     } else {

@@ -28,7 +28,8 @@ impl Index {
         let map = map.ok_or_else(|| fault("has no `weight_map` object".to_owned()))?;
         let mut weight_map = BTreeMap::new();
         for (tensor, file) in map {
-            let file = file.as_str().ok_or_else(|| fault(format!("the file of {tensor:?} is not a string")))?;
+            let file =
+                file.as_str().ok_or_else(|| fault(format!("the file of {tensor:?} is not a string")))?;
             if !stays_inside(file) {
                 return Err(fault(format!("{tensor:?} lies in {file:?}, outside the folder")));
             }

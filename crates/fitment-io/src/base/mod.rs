@@ -102,9 +102,10 @@ impl CheckpointDir {
         };
         match index.entries().find(|(name, file)| !is_there(name, file)) {
             None => Ok(()),
-            Some((name, file)) => {
-                Err(Error::content(&self.root.join(file), format!("lacks {name:?}, which the index puts there")))
-            }
+            Some((name, file)) => Err(Error::content(
+                &self.root.join(file),
+                format!("lacks {name:?}, which the index puts there"),
+            )),
         }
     }
 

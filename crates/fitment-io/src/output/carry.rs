@@ -13,15 +13,48 @@ const MAX_DEPTH: usize = 5;
 
 /// Endings of files that hold weights, in any format.
 const WEIGHTS: &[&str] = &[
-    "safetensors", "bin", "pt", "pth", "ckpt", "gguf", "ggml", "h5", "msgpack", "onnx", "onnx_data", "ot", "npz",
-    "npy", "tflite", "mlmodel", "mlpackage", "pkl", "pickle", "pdparams", "engine", "llamafile",
+    "safetensors",
+    "bin",
+    "pt",
+    "pth",
+    "ckpt",
+    "gguf",
+    "ggml",
+    "h5",
+    "msgpack",
+    "onnx",
+    "onnx_data",
+    "ot",
+    "npz",
+    "npy",
+    "tflite",
+    "mlmodel",
+    "mlpackage",
+    "pkl",
+    "pickle",
+    "pdparams",
+    "engine",
+    "llamafile",
 ];
 
 /// Files of a tokenizer, by name; others by their ending.
 const TOKENIZER: &[&str] = &[
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
-    "source.spm", "target.spm", "chat_template.jinja", "chat_template.json", "bpe.codes",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "source.spm",
+    "target.spm",
+    "chat_template.jinja",
+    "chat_template.json",
+    "bpe.codes",
 ];
 const TOKENIZER_ENDINGS: &[&str] = &["tiktoken", "spm"];
 
@@ -114,7 +147,10 @@ fn take_tokenizer(folder: &Path, carried: &mut Carried) -> Result<()> {
         }
     }
     if files.is_empty() {
-        return Err(Error::content(folder, "holds no tokenizer: neither tokenizer.json nor another of its files"));
+        return Err(Error::content(
+            folder,
+            "holds no tokenizer: neither tokenizer.json nor another of its files",
+        ));
     }
     carried.files.retain(|file| !is_tokenizer(&file.name));
     carried.files.extend(files);

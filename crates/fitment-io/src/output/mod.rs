@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use fitment_core::checkpoint::{CheckpointError, CheckpointSink, OutputTensor};
 use serde_json::Value;
 use shard::{OutputShard, assign};
-use write_back::WriteBack;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use write_back::WriteBack;
 
 /// A value to set in the carried `config.json`: keys from the outermost object to the value, and the value.
 pub type ConfigEdit = (Vec<String>, Value);
@@ -123,9 +123,8 @@ impl<'b> CheckpointOutput<'b> {
             self.finished.carried.push(file.name.clone());
         }
         if let Some(text) = &self.base.config_text {
-            let text = config::edit(text, config).map_err(|message| {
-                Error::content(&self.base.path().join("config.json"), message)
-            })?;
+            let text = config::edit(text, config)
+                .map_err(|message| Error::content(&self.base.path().join("config.json"), message))?;
             carry::write(&folder.join("config.json"), text.as_bytes())?;
             self.finished.carried.push("config.json".to_owned());
         }

@@ -1,7 +1,7 @@
+use super::write_back::WriteBack;
 use crate::base::CheckpointDir;
 use crate::error::{Error, Result};
 use crate::sys;
-use super::write_back::WriteBack;
 use fitment_core::checkpoint::{CheckpointError, OutputTensor};
 use fitment_core::container::{Entry, Layout};
 use std::fs::File;
@@ -91,7 +91,12 @@ impl PlannedShard {
 }
 
 impl OutputShard {
-    pub(super) fn write(&self, entry: usize, at: u64, bytes: &[u8]) -> std::result::Result<(), CheckpointError> {
+    pub(super) fn write(
+        &self,
+        entry: usize,
+        at: u64,
+        bytes: &[u8],
+    ) -> std::result::Result<(), CheckpointError> {
         let range = self.range(entry);
         let end = at.checked_add(bytes.len() as u64);
         if end.is_none_or(|end| end > range.end - range.start) {

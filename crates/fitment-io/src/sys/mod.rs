@@ -7,9 +7,13 @@ mod linux;
 mod portable;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{copy_range, exchange, free_space, preallocate, rename_new, start_write_back, try_lock};
+pub(crate) use linux::{
+    copy_range, exchange, free_space, preallocate, rename_new, start_write_back, try_lock,
+};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use portable::{copy_range, exchange, free_space, preallocate, rename_new, start_write_back, try_lock};
+pub(crate) use portable::{
+    copy_range, exchange, free_space, preallocate, rename_new, start_write_back, try_lock,
+};
 
 use std::fs::File;
 use std::io;

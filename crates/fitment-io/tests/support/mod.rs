@@ -27,7 +27,8 @@ pub fn write_shard(path: &Path, tensors: &[(&str, usize)], metadata: &[(&str, &s
     let metadata: BTreeMap<String, String> =
         metadata.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
     let mut bytes = Vec::new();
-    write_container(&metadata, owned.iter().map(|(name, tensor)| (name.clone(), tensor)), &mut bytes).unwrap();
+    write_container(&metadata, owned.iter().map(|(name, tensor)| (name.clone(), tensor)), &mut bytes)
+        .unwrap();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
@@ -69,7 +70,11 @@ pub fn same_tensors(base: &CheckpointDir) -> Vec<OutputTensor> {
 }
 
 /// Copies every tensor and finishes.
-pub fn copy_all(base: &CheckpointDir, target: &Path, options: &fitment_io::OutputOptions) -> fitment_io::Result<()> {
+pub fn copy_all(
+    base: &CheckpointDir,
+    target: &Path,
+    options: &fitment_io::OutputOptions,
+) -> fitment_io::Result<()> {
     let tensors = same_tensors(base);
     let tensors: Vec<&OutputTensor> = tensors.iter().collect();
     let output = CheckpointOutput::create(base, target, (&tensors, &[]), options)?;
@@ -99,8 +104,10 @@ pub fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// Names in a folder.
 pub fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }

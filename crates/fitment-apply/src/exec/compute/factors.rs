@@ -5,11 +5,11 @@ use crate::part::Part;
 use crate::plan::LowRank;
 use fitment_core::model::LoraForm;
 use fitment_core::tensor::Dtype;
+use fitment_math::Wide;
 use fitment_math::conv;
 use fitment_math::lowrank::{Factor, Pair};
 use fitment_math::ndarray::{Array2, ArrayView2, ArrayViewD, IxDyn};
 use fitment_math::round::decode;
-use fitment_math::Wide;
 
 /// Decoded numbers; f32 where it holds them exactly.
 enum Numbers {
@@ -108,7 +108,8 @@ fn numbers(pass: &Pass<'_>, part: &Part<'_>) -> Result<Numbers, Error> {
 
 /// All elements of a part.
 pub(super) fn decoded<T: Wide>(pass: &Pass<'_>, part: &Part<'_>) -> Result<Vec<T>, Error> {
-    let element = element(part.dtype).ok_or_else(|| pass.wrong(format!("{} has no arithmetic", part.dtype)))?;
+    let element =
+        element(part.dtype).ok_or_else(|| pass.wrong(format!("{} has no arithmetic", part.dtype)))?;
     let mut values = vec![T::default(); part.elements()];
     decode(element, part.bytes, &mut values).map_err(|error| pass.arithmetic(error))?;
     Ok(values)
@@ -117,12 +118,11 @@ pub(super) fn decoded<T: Wide>(pass: &Pass<'_>, part: &Part<'_>) -> Result<Vec<T
 /// A convolution's factors as matrices; a core goes into `down`.
 fn conv_matrices(pass: &Pass<'_>, edit: &LowRank<'_>) -> Result<(Numbers, Numbers), Error> {
     let (up, down): (Vec<f64>, Vec<f64>) = (decoded(pass, &edit.up)?, decoded(pass, &edit.down)?);
-    let mid: Option<(&Part<'_>, Vec<f64>)> =
-        edit.mid.as_ref().map(|mid| Ok((mid, decoded(pass, mid)?))).transpose()?;
+    let mid: Option<Vec<f64>> = edit.mid.as_ref().map(|mid| decoded(pass, mid)).transpose()?;
     let (up, down) = (view(pass, &edit.up, &up)?, view(pass, &edit.down, &down)?);
-    let matrices = match &mid {
-        None => conv::matrices(up, down),
-        Some((part, mid)) => conv::matrices_with_mid(up, view(pass, part, mid)?, down),
+    let matrices = match (&edit.mid, &mid) {
+        (Some(part), Some(mid)) => conv::matrices_with_mid(up, view(pass, part, mid)?, down),
+        _ => conv::matrices(up, down),
     };
     let (up, down) = matrices.map_err(|error| pass.arithmetic(error))?;
     Ok((Numbers::F64(row_major(&up)), Numbers::F64(row_major(&down))))

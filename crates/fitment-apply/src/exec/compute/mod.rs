@@ -14,8 +14,7 @@ use fitment_core::model::LoraForm;
 use fitment_core::tensor::Dtype;
 use fitment_math::dense;
 use fitment_math::round::{Element, Encoded, EncodedMut, decode, encode};
-use op::PreparedShare;
-use prepare::Fast;
+use op::{PreparedShare, Product};
 use std::borrow::Cow;
 
 /// Elements decoded at once: with the stored bytes they stay in a core's own cache.
@@ -119,7 +118,7 @@ impl Pass<'_> {
     /// Whole rows with products added to them, in one pass from bytes to bytes.
     fn fast_block(
         &self,
-        fast: &Fast,
+        fast: &Product,
         first: usize,
         stored: &[u8],
         out: &mut [u8],
@@ -197,6 +196,10 @@ impl Pass<'_> {
             from += found + 1;
         }
         Ok(())
+    }
+
+    fn wrong(&self, message: String) -> Error {
+        Error::WrongPlan { tensor: self.tensor.name.clone(), message }
     }
 
     fn arithmetic(&self, source: fitment_math::Error) -> Error {

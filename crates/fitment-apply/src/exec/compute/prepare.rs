@@ -44,10 +44,7 @@ fn product(pass: &Pass<'_>, factors: &[Factors]) -> Result<Product, Error> {
     Ok(Product { experts: experts.collect::<Result<_, _>>()?, rows: first.rows(), columns: first.columns() })
 }
 
-pub(super) fn shares<'p>(
-    pass: &Pass<'p>,
-    buffers: &mut Buffers,
-) -> Result<Vec<PreparedShare<'p>>, Error> {
+pub(super) fn shares<'p>(pass: &Pass<'p>, buffers: &mut Buffers) -> Result<Vec<PreparedShare<'p>>, Error> {
     pass.job.shares.iter().map(|share| prepare(pass, share, buffers)).collect()
 }
 
