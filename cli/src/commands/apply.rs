@@ -106,8 +106,22 @@ fn refused(refusal: &Refusal, console: Console) -> Failure {
             console.say(format_args!("… and {} more", culprits.len() - SHOWN));
         }
     }
-    let failure = Failure::new(Exit::Unusable, anyhow!("{refusal}"));
+    let exit = if culprits.iter().all(is_misfit) { Exit::Findings } else { Exit::Unusable };
+    let failure = Failure::new(exit, anyhow!("{refusal}"));
     open::with_hint(failure, refusal.hint().map(str::to_owned))
+}
+
+/// Adapter and base are sound, but not made for each other.
+fn is_misfit(culprit: &Culprit) -> bool {
+    matches!(
+        culprit,
+        Culprit::MissingTarget { .. }
+            | Culprit::AlreadyThere { .. }
+            | Culprit::WrongShape { .. }
+            | Culprit::RecordedShape { .. }
+            | Culprit::RecordedDtype { .. }
+            | Culprit::DifferentBases { .. }
+    )
 }
 
 fn write(

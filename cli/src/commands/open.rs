@@ -42,7 +42,7 @@ pub(crate) fn adapter<'a>(
     let at_path = |error: fitment_convert::Error| of_convert(error, path);
     let id = match how.from {
         Some(name) => format(name)?,
-        None => fitment_convert::detect(&blobs).map_err(at_path)?,
+        None => fitment_convert::detect(&blobs).map_err(|error| undetected(error, path, files))?,
     };
     let options = ReadOptions {
         from: Some(id),
@@ -53,6 +53,23 @@ pub(crate) fn adapter<'a>(
     };
     let converted = fitment_convert::read(&blobs, &options).map_err(at_path)?;
     Ok((id, converted))
+}
+
+/// A lone safetensors file that no format claims is told what is wrong with it, rather than what it is not.
+fn undetected(error: fitment_convert::Error, path: &Path, files: &AdapterFiles) -> Failure {
+    let is_container = path.extension().is_some_and(|ending| ending == "safetensors");
+    let bytes = files.single().filter(|_| is_container);
+    let error = match (error, bytes.map(fitment_core::read)) {
+        (fitment_convert::Error::NotDetected { .. }, Some(Err(breach))) => breach.into(),
+        (error, _) => error,
+    };
+    let is_foreign = matches!(error, fitment_convert::Error::Core(fitment_core::Error::NotFitment));
+    let failure = of_convert(error, path);
+    if is_foreign {
+        failure.hint("weights alone do not say how they apply: name the adapter's folder")
+    } else {
+        failure
+    }
 }
 
 /// The base with which to read an adapter that is about to be applied: foreign formats need it to know what they mean; a
@@ -72,7 +89,7 @@ pub(crate) fn of_io(error: fitment_io::Error) -> Failure {
 pub(crate) fn of_convert(error: fitment_convert::Error, path: &Path) -> Failure {
     let hint = error.hint();
     let exit = match &error {
-        fitment_convert::Error::Mismatch { .. } => Exit::Findings,
+        fitment_convert::Error::Mismatch { .. } | fitment_convert::Error::Unmapped { .. } => Exit::Findings,
         _ => Exit::Unusable,
     };
     let error = anyhow::Error::from(error).context(path.display().to_string());

@@ -5,10 +5,11 @@ mod text;
 
 use super::open::{self, How};
 use crate::args::Inspect;
-use crate::console::{Console, Exit, Run};
-use fitment_convert::FormatId;
+use crate::console::{Console, Exit, Failure, Run};
+use fitment_convert::{FormatId, Loss};
 use fitment_core::checkpoint::Checkpoint;
-use fitment_core::{Depth, check};
+use fitment_core::{Adapter, Depth, check, is_fitment, read_checked};
+use fitment_io::AdapterFiles;
 use summary::Summary;
 
 pub(crate) fn run(args: &Inspect, console: Console) -> Run {
@@ -20,9 +21,8 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
         base: base.as_ref().map(|base| base as &dyn Checkpoint),
         ..How::default()
     };
-    let (format, converted) = open::adapter(&args.path, &files, how)?;
-    let id = recorded_id(format, files.single());
-    let adapter = &converted.adapter;
+    let Opened { format, adapter, losses, id } = open(args, &files, how)?;
+    let adapter = &adapter;
     let mut summary = Summary::of(adapter, &args.path.display().to_string(), &format.to_string(), id);
     if let Some(base) = &base {
         summary.base.parameters = Some(base.tensors().values().map(|info| info.shape.elements()).sum());
@@ -34,15 +34,35 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
         console.document(&serde_json::to_value(&summary)?);
         return Ok(Exit::Done);
     }
-    for loss in &converted.losses {
+    for loss in &losses {
         console.detail(loss);
     }
     console.data(&text::render(&summary));
     Ok(Exit::Done)
 }
 
-/// The content id as the header has it; `validate` recomputes it.
-fn recorded_id(format: FormatId, bytes: Option<&[u8]>) -> Option<String> {
-    let bytes = bytes.filter(|_| format == FormatId::Fitment)?;
-    check(bytes, Depth::Structure).manifest.map(|manifest| manifest.id)
+struct Opened<'a> {
+    format: FormatId,
+    adapter: Adapter<'a>,
+    losses: Vec<Loss>,
+    /// The content id as the header of a Fitment file has it; `validate` recomputes it.
+    id: Option<String>,
+}
+
+/// Reads the adapter. A Fitment file is checked once, for its model and its id.
+fn open<'a>(args: &Inspect, files: &'a AdapterFiles, how: How<'_>) -> Result<Opened<'a>, Failure> {
+    let fitment = files.single().filter(|bytes| is_fitment(bytes, bytes.len() as u64));
+    match fitment.filter(|_| how.base.is_none() && how.from.is_none()) {
+        Some(bytes) => {
+            let report = check(bytes, Depth::Structure);
+            let id = report.manifest.as_ref().map(|manifest| manifest.id.clone());
+            let adapter =
+                read_checked(bytes, report).map_err(|error| open::of_convert(error.into(), &args.path))?;
+            Ok(Opened { format: FormatId::Fitment, adapter, losses: Vec::new(), id })
+        }
+        None => {
+            let (format, converted) = open::adapter(&args.path, files, how)?;
+            Ok(Opened { format, adapter: converted.adapter, losses: converted.losses, id: None })
+        }
+    }
 }
