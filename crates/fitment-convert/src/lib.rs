@@ -1,4 +1,51 @@
-//! Foreign adapter formats to the Fitment model and back: exactly, or with a list of what is lost or assumed.
+//! Adapter formats in and out of the Fitment model: exactly, or with a list of what is lost or assumed.
+//!
+//! A reader takes the bytes of an adapter's files and, where there is one, the base; it gives the model, the losses and what
+//! the files bend. A writer gives files, which are written in one pass and never held as a whole:
+//!
+//! ```
+//! use fitment_convert::{Error, Files, FormatId, ReadOptions, WriteOptions, read, write};
+//! use fitment_core::container::write_container;
+//! use fitment_core::tensor::{Dtype, Shape, Tensor};
+//! use std::collections::BTreeMap;
+//!
+//! // What PEFT saves for one linear layer, 4 to 6, rank 2.
+//! let config = br#"{"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["up_proj"]}"#;
+//! let zeros = |dims: [u64; 2]| Tensor::owned(Dtype::BF16, Shape::new(&dims)?, vec![63; 2 * (dims[0] * dims[1]) as usize]);
+//! let tensors = [("lora_A", zeros([2, 4])?), ("lora_B", zeros([6, 2])?)];
+//! let name = |part: &str| format!("base_model.model.layers.0.up_proj.{part}.weight");
+//! let mut weights = Vec::new();
+//! write_container(&BTreeMap::new(), tensors.iter().map(|(part, tensor)| (name(part), tensor)), &mut weights)?;
+//!
+//! let files: Files =
+//!     [("adapter_config.json", &config[..]), ("adapter_model.safetensors", &weights)].into_iter().collect();
+//! let converted = read(&files, &ReadOptions::default())?;
+//! let fitment_core::model::Edit::Lora(lora) = &converted.adapter.edits[0] else { panic!() };
+//! assert_eq!((lora.target.label().as_str(), lora.scale), ("layers.0.up_proj.weight", 1.5));
+//! println!("{}", converted.losses[0]); // assumed, for want of a base: …
+//!
+//! // There is no way to lose anything in silence: what came from PEFT goes back as it was.
+//! let written = write(&converted.adapter, FormatId::Peft, &WriteOptions::default())?;
+//! assert!(written.losses.is_empty());
+//! let mut back = Vec::new();
+//! written.files[0].write_to(&mut back)?;
+//! assert_eq!(back, config);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`FORMATS`] | every format: name, reader, writer, how it is recognised |
+//! | [`read()`], [`write()`] | the front doors |
+//! | [`bind()`] | an adapter and the base it touches |
+//! | [`Loss`] | everything that a conversion drops or takes for granted |
+//! | [`peft`] | Hugging Face PEFT, with its rules as codes |
+//!
+//! Three kinds of bad news, three types: an [`Error`] ends the conversion and says who must act; a
+//! [`Finding`](fitment_core::Finding) is what the files break or bend, with a code; a [`Loss`] is what the result lacks or assumes.
+//!
+//! Not here: files and folders (`fitment-io`), arithmetic on weights (`fitment-math`), applying (`fitment-apply`). There is no
+//! thread, clock or environment in this crate, but for the feature `parallel`: it hashes the base's tensors on all cores.
 #![warn(clippy::disallowed_methods, reason = "pure crate: no files, clock, environment or threads")]
 #![forbid(unsafe_code)]
 

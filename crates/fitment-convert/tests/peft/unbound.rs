@@ -27,6 +27,7 @@ const NEED_A_BASE: &[(&str, &[&str])] = &[
         &[
             "dora_embedding",
             "embedding",
+            "llava_renamed",
             "lm_head",
             "resized_vocab",
             "saved_embedding_copy",
