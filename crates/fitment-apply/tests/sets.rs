@@ -72,6 +72,20 @@ fn appended_rows_grow_the_tensor_and_the_vocabulary() {
 }
 
 #[test]
+fn a_replacement_may_have_another_number_of_rows() {
+    let bytes = base_bytes(&[("e", noise(Dtype::BF16, &[4, 3], 1))]);
+    for (dtype, count) in [(Dtype::BF16, 6u32), (Dtype::BF16, 2), (Dtype::F32, 6), (Dtype::F32, 2)] {
+        let numbers: Vec<f64> = (0..count * 3).map(f64::from).collect();
+        let value = tensor(dtype, &[count.into(), 3], &numbers);
+        let add_one = add("e", 1.0, tensor(Dtype::F32, &[count.into(), 3], &vec![1.0; numbers.len()]));
+        let adapter = adapter(vec![Edit::Set(set("e", SetDtype::Base, value)), Edit::Add(add_one)]);
+        let written = apply_one(&adapter, &checkpoint(&bytes));
+        assert_eq!((written["e"].info.dtype, written["e"].dims()), (Dtype::BF16, &[u64::from(count), 3][..]));
+        assert_eq!(written["e"].values(), numbers.iter().map(|n| n + 1.0).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn edits_around_an_appending_one_see_the_tensor_of_their_time() {
     let base = noise(Dtype::F64, &[3, 2], 1);
     let bytes = base_bytes(&[("e", base.clone())]);

@@ -47,6 +47,15 @@ fn rows_of_different_adapters_stand_side_by_side() {
 }
 
 #[test]
+fn a_tensor_of_another_size_admits_no_other_adapter() {
+    let resized = adapter(vec![Edit::Set(set("e", SetDtype::Base, tensor(Dtype::F32, &[5, 2], &[1.0; 10])))]);
+    let other = adapter(vec![Edit::Add(add("e", 1.0, tensor(Dtype::F32, &[4, 2], &[0.5; 8])))]);
+    let found = culprits(&[(resized.clone(), 1.0), (other, 1.0)]);
+    assert!(matches!(&found[..], [Culprit::Malformed { file, .. }] if file == "first"), "{found:?}");
+    assert!(matches!(&culprits(&[(resized, 0.5)])[..], [Culprit::NotScalable { .. }]));
+}
+
+#[test]
 fn a_replaced_row_keeps_its_bits_beside_other_rows() {
     let odd = f64::from(0.1f32);
     let first = adapter(vec![rows(&[0.0], Dtype::F32, &[odd, -0.0])]);

@@ -170,10 +170,12 @@ fn values<'a>(
     let value = part(&edit.value, expert, "value")?;
     let dims = region.extents();
     let Some(rows) = &edit.rows else {
-        if value.dims != dims {
+        let resizes = region.is_whole() && expert.is_none() && same_but_first(&value.dims, &dims);
+        if value.dims != dims && !resizes {
             return Err(misfit("the new value", &value.dims, &dims));
         }
-        return Ok((Values { value, rows: None }, shape.clone()));
+        let shape = if resizes { edit.value.shape().clone() } else { shape.clone() };
+        return Ok((Values { value, rows: None }, shape));
     };
     let malformed = |message: &str| Misfit::Malformed(message.to_owned());
     let rows = Part::whole(rows).positions().ok_or_else(|| malformed("row numbers are I64, not negative"))?;
@@ -199,6 +201,11 @@ fn values<'a>(
     let grown = [&[end + beyond.len() as u64], &dims[1..]].concat();
     let grown = Shape::new(&grown).map_err(|fault| Misfit::Malformed(fault.to_string()))?;
     Ok((Values { value, rows: pairs }, grown))
+}
+
+/// Whether two tensors have the same axes, and the same extents but for the first: a resized vocabulary, another head.
+fn same_but_first(a: &[u64], b: &[u64]) -> bool {
+    matches!((a, b), ([_, a @ ..], [_, b @ ..]) if a == b)
 }
 
 fn weights(part: &Part<'_>, role: &str) -> Result<(), Misfit> {

@@ -136,6 +136,13 @@ impl<'a> Builder<'_, 'a> {
         for group in touches.chunk_by(|a, b| a.file == b.file) {
             made.push(self.share(name, base.map(|(_, info)| info), group)?);
         }
+        let resizer = made.iter().find(|made| resizes(made, base.map(|(_, info)| info)));
+        if let Some(file) = resizer.map(|made| made.share.file).filter(|_| made.len() > 1) {
+            let message =
+                "it gives the tensor another size, beside which no other adapter can change it".to_owned();
+            self.misfit(name, file, Misfit::Malformed(message));
+            return None;
+        }
         if !self.settle_sets(name, &mut made) {
             return None;
         }
@@ -277,7 +284,15 @@ impl<'a> Builder<'_, 'a> {
         match patch(base, result, shares) {
             Ok(patch) => Some(Job::Patch(patch)),
             Err(shares) => {
-                let base = base.map(|(name, info)| (name.to_owned(), info.clone()));
+                // Where the first thing that happens is a replacement of everything, the base is not read.
+                let replaced = |shares: &[Share<'_>]| match shares {
+                    [share] if share.weight == 1.0 => share.steps.first().is_some_and(
+                        |step| matches!(&step.action, Action::Set(values) if values.is_all_of(&step.region)),
+                    ),
+                    _ => false,
+                };
+                let base =
+                    base.filter(|_| !replaced(&shares)).map(|(name, info)| (name.to_owned(), info.clone()));
                 let plain = |dtype: &Dtype| !dtype.is_weight();
                 let stored = shares
                     .iter()
@@ -294,6 +309,17 @@ impl<'a> Builder<'_, 'a> {
             }
         }
     }
+}
+
+/// Whether a whole tensor of another size takes the base tensor's place.
+fn resizes(made: &Made<'_>, base: Option<&TensorInfo>) -> bool {
+    let is_other = |step: &Step<'_>| match &step.action {
+        Action::Set(values) => {
+            values.is_all_of(&step.region) && base.is_some_and(|base| base.shape.dims() != values.value.dims)
+        }
+        Action::LowRank(_) | Action::Add(_) => false,
+    };
+    made.share.steps.iter().any(is_other)
 }
 
 /// A result that is stored bytes only; otherwise gives the shares back.
