@@ -1,5 +1,6 @@
 //! Golden dumps: what every PEFT fixture means, once read on its base, with all losses and findings and what each writer
 //! loses of it. `BLESS=1` rewrites `expected.txt`; the diff is to be read.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_convert::{FORMATS, ReadOptions, WriteOptions};
 use fitment_core::model::dump;

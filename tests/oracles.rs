@@ -1,4 +1,5 @@
 //! The oracles of the fuzz targets on every fixture and vector, whole and damaged.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_tests::{oracle, place};
 use std::fs;

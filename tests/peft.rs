@@ -2,6 +2,7 @@
 //!
 //! Where PEFT's merge is wrong or rounds otherwise (case.json says `expect: reference`), the oracle is the f64 arithmetic
 //! of the formula, rounded once, which make.py checked against the logits of the unmerged PEFT model.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::tensor::Dtype;

@@ -1,5 +1,6 @@
 //! The README says what is true: its example is a test case, its table comes from the code. Its Rust is a doc test of this
 //! package.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_convert::FORMATS;
 use fitment_tests::place::root;
