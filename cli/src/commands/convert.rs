@@ -6,6 +6,7 @@ use crate::console::{Console, Exit, Failure, Run};
 use anyhow::anyhow;
 use fitment_convert::{Converted, FormatId, Loss, OutputFile, WriteOptions, Written};
 use fitment_core::checkpoint::Checkpoint;
+use fitment_core::{Adapter, Finding};
 use fitment_io::FolderFile;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn run(args: &Convert, console: Console) -> Run {
     let to = open::format(&args.to)?;
     let files = open::files(&args.src)?;
-    let base = args.base.as_deref().map(|path| open::base(path)).transpose()?;
+    let base = args.base.as_deref().map(open::base).transpose()?;
     let base = base.as_ref().map(|base| base as &dyn Checkpoint);
     let how = How {
         from: args.from.as_deref(),
@@ -35,7 +36,8 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
     }
     open::refuse_loss(&losses, args.allow_loss)?;
     save(&output, args.force, to, &written)?;
-    report(args, (from, to), &output, &adapter, (&losses, &findings), console);
+    let done = Done { from, to, output: &output, adapter: &adapter, losses: &losses, findings: &findings };
+    report(args, &done, console);
     Ok(Exit::Done)
 }
 
@@ -75,14 +77,18 @@ fn folder_file<'w>(file: &'w OutputFile<'w>) -> FolderFile<'w> {
     }
 }
 
-fn report(
-    args: &Convert,
-    (from, to): (FormatId, FormatId),
-    output: &Path,
-    adapter: &fitment_core::Adapter<'_>,
-    (losses, findings): (&[Loss], &[fitment_core::Finding]),
-    console: Console,
-) {
+/// What was converted, for the report.
+struct Done<'d> {
+    from: FormatId,
+    to: FormatId,
+    output: &'d Path,
+    adapter: &'d Adapter<'d>,
+    losses: &'d [Loss],
+    findings: &'d [Finding],
+}
+
+fn report(args: &Convert, done: &Done<'_>, console: Console) {
+    let Done { from, to, output, adapter, losses, findings } = *done;
     let bound = adapter.base.is_bound();
     if console.json {
         let losses: Vec<_> = losses

@@ -14,7 +14,7 @@ use summary::Summary;
 
 pub(crate) fn run(args: &Inspect, console: Console) -> Run {
     let files = open::files(&args.path)?;
-    let base = args.base.as_deref().map(|path| open::base(path)).transpose()?;
+    let base = args.base.as_deref().map(open::base).transpose()?;
     let how = How {
         from: args.from.as_deref(),
         adapter: args.adapter.as_deref(),
