@@ -291,6 +291,17 @@ fn digests_are_checked_even_where_nothing_is_read() {
 }
 
 #[test]
+fn a_tensor_that_shrinks_is_checked_as_a_whole() {
+    let bytes = bytes();
+    let base = checkpoint(&bytes);
+    let mut ours = bound(Dtype::BF16, &[4, 6], sha256(&base.read(Q0).unwrap()));
+    let smaller = set(Q0, SetDtype::Base, noise(Dtype::F32, &[2, 6], 1));
+    ours.edits = vec![product(Q0, 4, 6), Edit::Set(smaller)];
+    let (written, outcome) = support::apply(&[input(&ours, 1.0)], &base, &Options::default());
+    assert_eq!((outcome.checked, written[Q0].dims()), (1, &[2, 6][..]));
+}
+
+#[test]
 fn the_first_differing_tensors_are_named_in_order() {
     let names: Vec<String> = (0..9).map(|n| format!("t{n}")).collect();
     let tensors: Vec<(&str, Tensor<'static>)> =

@@ -1,4 +1,4 @@
-use super::step::{Share, Step};
+use super::step::{Action, Share, Step};
 use crate::part::Part;
 use fitment_core::checkpoint::{OutputTensor, TensorInfo};
 
@@ -63,5 +63,49 @@ impl Job<'_> {
             },
             Job::Compute(compute) => compute.base.as_ref().map(|(name, _)| name.as_str()),
         }
+    }
+}
+
+/// Whether the first thing that happens is a replacement of the whole tensor.
+pub(super) fn begins_anew(shares: &[Share<'_>]) -> bool {
+    let replaces = |step: &Step<'_>| match &step.action {
+        Action::Set(values) => values.is_all_of(&step.region),
+        Action::LowRank(_) | Action::Add(_) => false,
+    };
+    matches!(shares, [share] if share.weight == 1.0 && share.steps.first().is_some_and(replaces))
+}
+
+/// A result that is stored bytes only; otherwise gives the shares back.
+pub(super) fn patch<'a>(
+    base: Option<(&str, &TensorInfo)>,
+    result: &TensorInfo,
+    shares: Vec<Share<'a>>,
+) -> Result<Patch<'a>, Vec<Share<'a>>> {
+    let copies = |step: &Step<'_>| match &step.action {
+        Action::Set(values) => values.value.dtype == result.dtype,
+        Action::LowRank(_) | Action::Add(_) => false,
+    };
+    if !shares.iter().all(|share| share.weight == 1.0 && share.steps.iter().all(copies)) {
+        return Err(shares);
+    }
+    let mut steps: Vec<Step<'a>> = Vec::new();
+    let mut ground = None;
+    let lone = shares.len() == 1;
+    for step in shares.iter().flat_map(|share| &share.steps) {
+        match &step.action {
+            Action::Set(values) if lone && values.is_all_of(&step.region) => {
+                steps.clear();
+                ground = Some(Ground::Stored(values.value.clone()));
+            }
+            _ => steps.push(step.clone()),
+        }
+    }
+    if !steps.is_empty() && result.dtype.bytes().is_none() {
+        return Err(shares);
+    }
+    let below = base.filter(|(_, info)| info.dtype == result.dtype);
+    match ground.or_else(|| below.map(|(name, _)| Ground::Base(name.to_owned()))) {
+        Some(ground) => Ok(Patch { ground, steps }),
+        None => Err(shares),
     }
 }

@@ -8,6 +8,8 @@ mod fit;
 mod gather;
 mod job;
 mod overlap;
+mod settle;
+mod share;
 mod step;
 mod target;
 mod tied;

@@ -2,24 +2,16 @@
 
 use super::bind::Findings;
 use super::build::Builder;
-use super::fit::{Misfit, fit};
+use super::fit::Misfit;
 use super::gather::Touch;
-use super::job::{Compute, Ground, Job, Output, Patch};
-use super::overlap::{drop_common, overlap, sets};
-use super::step::{Action, Share, Step};
+use super::job::{Compute, Job, Output, begins_anew, patch};
+use super::overlap::sets;
+use super::step::Share;
 use crate::note::Note;
-use crate::part::Part;
 use crate::refusal::Culprit;
 use fitment_core::checkpoint::{OutputTensor, TensorInfo};
-use fitment_core::model::{Edit, Set, SetDtype};
-use fitment_core::tensor::{Dtype, Shape};
+use fitment_core::tensor::Dtype;
 use std::collections::BTreeMap;
-
-/// What one adapter makes of a tensor.
-struct Made<'a> {
-    share: Share<'a>,
-    info: TensorInfo,
-}
 
 impl<'a> Builder<'_, 'a> {
     /// Plans everything that becomes of the tensor `name`.
@@ -118,7 +110,7 @@ impl<'a> Builder<'_, 'a> {
     }
 
     /// Reports a weight other than 1 for something that cannot happen by halves.
-    fn only_whole(&mut self, name: &str, file: usize, what: &'static str) {
+    pub(super) fn only_whole(&mut self, name: &str, file: usize, what: &'static str) {
         let weight = self.inputs[file].weight;
         if weight != 1.0 {
             let (file, target) = (self.file(file), name.to_owned());
@@ -136,7 +128,7 @@ impl<'a> Builder<'_, 'a> {
         for group in touches.chunk_by(|a, b| a.file == b.file) {
             made.push(self.share(name, base.map(|(_, info)| info), group)?);
         }
-        let resizer = made.iter().find(|made| resizes(made, base.map(|(_, info)| info)));
+        let resizer = made.iter().find(|made| made.resizes(base.map(|(_, info)| info)));
         if let Some(file) = resizer.map(|made| made.share.file).filter(|_| made.len() > 1) {
             let message =
                 "it gives the tensor another size, beside which no other adapter can change it".to_owned();
@@ -159,122 +151,6 @@ impl<'a> Builder<'_, 'a> {
         Some(Output { tensor: OutputTensor { name: name.to_owned(), info, beside }, job })
     }
 
-    fn share(&mut self, name: &str, base: Option<&TensorInfo>, touches: &[Touch<'a>]) -> Option<Made<'a>> {
-        let file = touches[0].file;
-        let weight = self.inputs[file].weight;
-        let mut info = match base {
-            Some(info) => info.clone(),
-            None => self.created_info(name, touches[0])?,
-        };
-        let mut steps = Vec::new();
-        for touch in touches {
-            match fit(touch.edit, touch.expert, &info.shape) {
-                Ok(None) => {}
-                Ok(Some((step, shape))) => {
-                    info.shape = shape;
-                    if let (Edit::Set(Set { dtype: SetDtype::Stored, .. }), Action::Set(values)) =
-                        (touch.edit, &step.action)
-                        && values.is_all_of(&step.region)
-                    {
-                        info.dtype = values.value.dtype;
-                    }
-                    steps.push(step);
-                }
-                Err(misfit) => {
-                    self.misfit(name, file, misfit);
-                    return None;
-                }
-            }
-        }
-        if base.is_some_and(|base| base.shape != info.shape) {
-            self.only_whole(name, file, "rows are appended");
-        }
-        Some(Made { share: Share { file, weight, steps }, info })
-    }
-
-    fn created_info(&mut self, name: &str, touch: Touch<'a>) -> Option<TensorInfo> {
-        let Edit::Set(set) = touch.edit else { return None };
-        let part = match touch.expert {
-            None => Some(Part::whole(&set.value)),
-            Some((index, count)) => Part::of_expert(&set.value, index, count),
-        };
-        let info = part.and_then(|part| {
-            let shape = Shape::new(&part.dims).ok()?;
-            Some(TensorInfo { dtype: part.dtype, shape })
-        });
-        if info.is_none() {
-            let message = format!("its value has the shape {}", set.value.shape());
-            self.misfit(name, touch.file, Misfit::Malformed(message));
-        }
-        info
-    }
-
-    fn misfit(&mut self, name: &str, file: usize, misfit: Misfit) {
-        let (file, target) = (self.file(file), name.to_owned());
-        self.culprits.push(match misfit {
-            Misfit::Shape { what, expected, found } => {
-                Culprit::WrongShape { file, target, what, expected, found }
-            }
-            Misfit::Malformed(message) => Culprit::Malformed { file, target, message },
-        });
-    }
-
-    /// Elements that several adapters set are set once when they agree, and are a culprit when not.
-    fn settle_sets(&mut self, name: &str, made: &mut [Made<'a>]) -> bool {
-        let mut settled = true;
-        for later in 1..made.len() {
-            let (before, rest) = made.split_at_mut(later);
-            let later = &mut rest[0].share;
-            for earlier in before.iter().map(|made| &made.share) {
-                settled &= self.settle_pair(name, earlier, later);
-            }
-        }
-        settled
-    }
-
-    fn settle_pair(&mut self, name: &str, earlier: &Share<'a>, later: &mut Share<'a>) -> bool {
-        let meet = |a, b| overlap(a, b).map(|overlap| (overlap.equal, overlap.position));
-        let worst = sets(earlier).flat_map(|a| sets(later).filter_map(move |b| meet(a, b))).min();
-        let Some((equal, position)) = worst else { return true };
-        let whole = earlier.weight == 1.0 && later.weight == 1.0;
-        let adds_only = later.steps.iter().all(|step| match &step.action {
-            Action::Set(_) | Action::Add(_) => true,
-            Action::LowRank(edit) => edit.magnitude.is_none(),
-        });
-        let (first, second) = (self.file(earlier.file), self.file(later.file));
-        let dropped = equal && whole && adds_only && {
-            let mut drop = |step: &mut Step<'a>| sets(earlier).all(|set| drop_common(set, step));
-            later.steps.iter_mut().all(&mut drop)
-        };
-        let target = name.to_owned();
-        if dropped {
-            later.steps.retain(|step| {
-                !matches!(&step.action, Action::Set(values) if values.rows.as_ref().is_some_and(Vec::is_empty))
-            });
-            self.notes.push(Note::SharedSet { target, first, second });
-        } else {
-            let place = format!("element {position}");
-            self.culprits.push(Culprit::SetTwice { target, first, second, place, equal });
-        }
-        dropped
-    }
-
-    /// Dtype and shape of the result.
-    fn result(&mut self, name: &str, base: Option<&TensorInfo>, made: &[Made<'a>]) -> Option<TensorInfo> {
-        let longest = made.iter().max_by_key(|made| made.info.shape.elements())?;
-        let mut dtypes: Vec<Dtype> = made.iter().map(|made| made.info.dtype).collect();
-        dtypes.retain(|dtype| base.is_none_or(|base| base.dtype != *dtype));
-        dtypes.sort_unstable();
-        dtypes.dedup();
-        if let &[first, second, ..] = dtypes.as_slice() {
-            self.culprits.push(Culprit::TwoDtypes { target: name.to_owned(), first, second });
-            return None;
-        }
-        let own = dtypes.first().copied().or(base.map(|base| base.dtype))?;
-        let dtype = self.options.dtype.filter(|_| own.is_weight()).unwrap_or(own);
-        Some(TensorInfo { dtype, shape: longest.info.shape.clone() })
-    }
-
     fn job(
         &mut self,
         name: &str,
@@ -285,14 +161,8 @@ impl<'a> Builder<'_, 'a> {
             Ok(patch) => Some(Job::Patch(patch)),
             Err(shares) => {
                 // Where the first thing that happens is a replacement of everything, the base is not read.
-                let replaced = |shares: &[Share<'_>]| match shares {
-                    [share] if share.weight == 1.0 => share.steps.first().is_some_and(
-                        |step| matches!(&step.action, Action::Set(values) if values.is_all_of(&step.region)),
-                    ),
-                    _ => false,
-                };
-                let base =
-                    base.filter(|_| !replaced(&shares)).map(|(name, info)| (name.to_owned(), info.clone()));
+                let base = base.filter(|_| !begins_anew(&shares));
+                let base = base.map(|(name, info)| (name.to_owned(), info.clone()));
                 let plain = |dtype: &Dtype| !dtype.is_weight();
                 let stored = shares
                     .iter()
@@ -308,51 +178,5 @@ impl<'a> Builder<'_, 'a> {
                 Some(Job::Compute(Compute { base, shares }))
             }
         }
-    }
-}
-
-/// Whether a whole tensor of another size takes the base tensor's place.
-fn resizes(made: &Made<'_>, base: Option<&TensorInfo>) -> bool {
-    let is_other = |step: &Step<'_>| match &step.action {
-        Action::Set(values) => {
-            values.is_all_of(&step.region) && base.is_some_and(|base| base.shape.dims() != values.value.dims)
-        }
-        Action::LowRank(_) | Action::Add(_) => false,
-    };
-    made.share.steps.iter().any(is_other)
-}
-
-/// A result that is stored bytes only; otherwise gives the shares back.
-fn patch<'a>(
-    base: Option<(&str, &TensorInfo)>,
-    result: &TensorInfo,
-    shares: Vec<Share<'a>>,
-) -> Result<Patch<'a>, Vec<Share<'a>>> {
-    let copies = |step: &Step<'_>| match &step.action {
-        Action::Set(values) => values.value.dtype == result.dtype,
-        Action::LowRank(_) | Action::Add(_) => false,
-    };
-    if !shares.iter().all(|share| share.weight == 1.0 && share.steps.iter().all(copies)) {
-        return Err(shares);
-    }
-    let mut steps: Vec<Step<'a>> = Vec::new();
-    let mut ground = None;
-    let lone = shares.len() == 1;
-    for step in shares.iter().flat_map(|share| &share.steps) {
-        match &step.action {
-            Action::Set(values) if lone && values.is_all_of(&step.region) => {
-                steps.clear();
-                ground = Some(Ground::Stored(values.value.clone()));
-            }
-            _ => steps.push(step.clone()),
-        }
-    }
-    if !steps.is_empty() && result.dtype.bytes().is_none() {
-        return Err(shares);
-    }
-    let below = base.filter(|(_, info)| info.dtype == result.dtype);
-    match ground.or_else(|| below.map(|(name, _)| Ground::Base(name.to_owned()))) {
-        Some(ground) => Ok(Patch { ground, steps }),
-        None => Err(shares),
     }
 }
