@@ -151,7 +151,7 @@ pub fn is_vocabulary_module(module: &str) -> bool {
 }
 
 /// Whether a module writes the vocabulary, by the last part of its path.
-pub(crate) fn is_head_module(module: &str) -> bool {
+pub fn is_head_module(module: &str) -> bool {
     HEADS.contains(&last_part(module))
 }
 

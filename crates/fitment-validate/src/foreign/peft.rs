@@ -4,6 +4,7 @@ use crate::base::common_end;
 use crate::coverage::kind_of;
 use crate::rules;
 use fitment_convert::peft::rules::P_MODULE_MISSING;
+use fitment_convert::tying::is_head_module;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::finding::{Finding, Severity};
 use fitment_core::model::{Adapter, Edit, Lora};
@@ -97,6 +98,8 @@ fn other_class<'n>(
         (true, false) if !is_multimodal(base) => {
             "the adapter was made on a multimodal class, the base is a language model alone"
         }
+        // Multimodal classes have the head beside the inner model, as the language model alone has.
+        (false, true) if is_head_module(module) => return None,
         (false, true) => "the adapter was made on the language model alone, the base is multimodal",
         (false, false) if ours.is_empty() && task.is_some_and(|task| TASKS_WITH_HEAD.contains(&task)) => {
             "the adapter was made on the bare model, its task_type is one of a class with a head"
