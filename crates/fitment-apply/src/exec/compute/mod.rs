@@ -18,7 +18,7 @@ use op::{PreparedShare, Product};
 use std::borrow::Cow;
 
 /// Elements decoded at once: with the stored bytes they stay in a core's own cache.
-const BLOCK: usize = 32 * 1024;
+const BLOCK: usize = 64 * 1024;
 
 /// Bytes written at once.
 const PIECE: usize = 1 << 20;
