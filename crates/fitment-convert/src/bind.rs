@@ -1,9 +1,10 @@
 //! Binding an adapter to the base at hand: every touched tensor is found, fits, and is recorded with its digest.
 
 use crate::error::{Clash, Error, Unmapped};
+use crate::states::misfits;
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::identity::{hex, sha256};
-use fitment_core::model::{Adapter, AxisSlice, BaseTensor, Digest, Edit, Lora, LoraForm, Target};
+use fitment_core::model::{Adapter, BaseTensor, Digest, Edit, Target};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,9 +43,15 @@ pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
     check_created(&created, base)?;
     targets.retain(|key, _| !created.contains(key));
     check_present(targets.values().copied(), base)?;
-    check_states(adapter, base)?;
-    let tensors = targets.values().map(|target| record(adapter, target, base)).collect::<Result<_, _>>()?;
-    adapter.base.tensors = digested(tensors, adapter, base)?;
+    fail_on(misfits(adapter, base))?;
+    let recorded = std::mem::take(&mut adapter.base.tensors);
+    let known: BTreeMap<Key, &BaseTensor> = recorded
+        .iter()
+        .filter(|known| known.component.is_none())
+        .map(|known| (entry_key(known), known))
+        .collect();
+    let tensors = targets.iter().map(|(key, target)| (known.get(key).copied(), *target));
+    adapter.base.tensors = bound(&tensors.collect::<Vec<_>>(), base)?;
     if let Some(config) = base.config() {
         adapter.base.architecture = architecture(config).or(adapter.base.architecture.take());
         adapter.base.config.extend(facts(config));
@@ -52,9 +59,10 @@ pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
     Ok(())
 }
 
-type Key = (String, Option<(u64, u64)>);
+/// Name and experts of a target.
+pub(crate) type Key = (String, Option<(u64, u64)>);
 
-fn key(target: &Target) -> Key {
+pub(crate) fn key(target: &Target) -> Key {
     (target.name.to_string(), target.experts.map(|range| (range.start, range.end)))
 }
 
@@ -77,181 +85,70 @@ fn check_created(created: &BTreeSet<Key>, base: &dyn Checkpoint) -> Result<(), E
 
 fn check_present<'t>(targets: impl Iterator<Item = &'t Target>, base: &dyn Checkpoint) -> Result<(), Error> {
     let missing = targets.flat_map(Target::base_names).filter(|name| !base.tensors().contains_key(name));
-    let unmapped = |expected: String| {
-        let nearest = nearest(&expected, base.tensors().keys());
-        Unmapped { expected, nearest }
-    };
-    let culprits: Vec<Unmapped> = missing.map(unmapped).collect();
+    let culprits = unmapped(missing.collect(), base);
     if culprits.is_empty() { Ok(()) } else { Err(Error::Unmapped { culprits }) }
-}
-
-/// Every edit must fit the state that the edits of its target before it have made of the base tensor.
-fn check_states(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Error> {
-    // Each use of a tied tensor has a state of its own; the tensor itself stands for all uses that no edit names.
-    let mut uses: BTreeMap<Key, BTreeSet<String>> = BTreeMap::new();
-    for target in adapter.edits.iter().filter_map(Edit::target) {
-        let names = [&target.name].into_iter().chain(&target.uses).map(ToString::to_string);
-        uses.entry(key(target)).or_default().extend(names);
-    }
-    let mut states: BTreeMap<(Key, String), Vec<u64>> = BTreeMap::new();
-    let mut clashes = Vec::new();
-    for edit in &adapter.edits {
-        let Some(target) = edit.target() else { continue };
-        let info = target.base_names().next().and_then(|name| base.tensors().get(&name));
-        let (Some(info), Some(all)) = (info, uses.get(&key(target))) else { continue };
-        let named =
-            |name: &&String| target.uses.is_empty() || target.uses.iter().any(|u| u.as_str() == **name);
-        let faults: BTreeSet<String> = all
-            .iter()
-            .filter(named)
-            .filter_map(|name| {
-                let state =
-                    states.entry((key(target), name.clone())).or_insert_with(|| info.shape.dims().to_vec());
-                advance(edit, state).err()
-            })
-            .collect();
-        let found = || describe(info);
-        clashes.extend(faults.into_iter().map(|expected| Clash {
-            target: target.label(),
-            expected,
-            found: found(),
-        }));
-    }
-    fail_on(clashes)
 }
 
 fn fail_on(culprits: Vec<Clash>) -> Result<(), Error> {
     if culprits.is_empty() { Ok(()) } else { Err(Error::Mismatch { culprits }) }
 }
 
-/// Takes a target's shape through an edit; gives what the edit asks for when it does not fit.
-fn advance(edit: &Edit<'_>, state: &mut Vec<u64>) -> Result<(), String> {
-    let Some(target) = edit.target() else { return Ok(()) };
-    let own = |dims: &[u64]| dims.get(usize::from(target.experts.is_some())..).unwrap_or_default().to_vec();
-    let sliced = sliced(state, &target.slice);
-    match edit {
-        Edit::Lora(lora) => {
-            let delta = delta(lora);
-            let wanted = viewed(lora, &sliced);
-            if delta == wanted {
-                Ok(())
-            } else {
-                Err(format!("{delta:?}{}", if lora.transposed { " transposed" } else { "" }))
-            }
-        }
-        Edit::Add(add) => {
-            let dims = own(add.value.dims());
-            if dims == sliced { Ok(()) } else { Err(format!("{dims:?}")) }
-        }
-        Edit::Set(set) => {
-            let dims = own(set.value.dims());
-            let fits = dims.len() == sliced.len() && dims.get(1..) == sliced.get(1..);
-            let whole = target.slice.is_empty() && target.experts.is_none();
-            if !fits || (!whole && dims != sliced) {
-                return Err(format!("{dims:?}"));
-            }
-            if let (None, true) = (&set.rows, whole) {
-                *state = dims;
-            }
-            Ok(())
-        }
-        Edit::Remove(_) | Edit::Config(_) => Ok(()),
-    }
+fn entry_key(entry: &BaseTensor) -> Key {
+    (entry.name.to_string(), entry.experts.map(|range| (range.start, range.end)))
 }
 
-fn sliced(dims: &[u64], slice: &[AxisSlice]) -> Vec<u64> {
-    let mut dims = dims.to_vec();
-    for part in slice {
-        if let Some(extent) = usize::try_from(part.axis).ok().and_then(|axis| dims.get_mut(axis)) {
-            *extent = part.len();
-        }
-    }
-    dims
-}
-
-/// The shape of a low-rank update, as its form reads `W`.
-fn delta(lora: &Lora<'_>) -> Vec<u64> {
-    let skip = usize::from(lora.target.experts.is_some());
-    let up = lora.up.dims().get(skip..).unwrap_or_default();
-    let down = lora.down.dims().get(skip..).unwrap_or_default();
-    let kernel = lora.mid.as_ref().map_or(down, |mid| mid.dims());
-    match (lora.form, up, down) {
-        (LoraForm::Matrix, [out, _], [_, input]) => vec![*out, *input],
-        (LoraForm::Stacked, [experts, out, _], [_, _, input]) => vec![*experts, *out, *input],
-        (LoraForm::Conv, [out, ..], [_, input, ..]) => {
-            [&[*out, *input], kernel.get(2..).unwrap_or_default()].concat()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// The shape of `W`, as a low-rank edit reads the addressed slice.
-fn viewed(lora: &Lora<'_>, dims: &[u64]) -> Vec<u64> {
-    match (lora.form, dims) {
-        (LoraForm::Matrix, [rows, rest @ ..]) => {
-            let columns = rest.iter().fold(1u64, |product, dim| product.saturating_mul(*dim));
-            if lora.transposed { vec![columns, *rows] } else { vec![*rows, columns] }
-        }
-        (LoraForm::Stacked, &[experts, rows, columns]) if lora.transposed => vec![experts, columns, rows],
-        _ => dims.to_vec(),
-    }
-}
-
-fn record(adapter: &Adapter<'_>, target: &Target, base: &dyn Checkpoint) -> Result<BaseTensor, Error> {
-    let names: Vec<String> = target.base_names().collect();
-    let infos: Vec<&TensorInfo> = names.iter().filter_map(|name| base.tensors().get(name)).collect();
-    let known = adapter.base.tensors.iter().find(|known| {
-        known.component.is_none() && known.name == target.name && known.experts == target.experts
-    });
-    let first = infos.first().copied();
-    let expected_shape = known.and_then(|known| known.shape.as_ref()).or(first.map(|info| &info.shape));
-    let expected_dtype = known.and_then(|known| known.dtype).or(first.map(|info| info.dtype));
-    let clash = |(name, info): (&String, &&TensorInfo)| {
-        let fits = Some(&info.shape) == expected_shape && Some(info.dtype) == expected_dtype;
-        let expected = || match (expected_dtype, expected_shape) {
-            (Some(dtype), Some(shape)) => format!("{dtype} {shape}"),
-            _ => "nothing".to_owned(),
-        };
-        (!fits).then(|| Clash { target: name.clone(), expected: expected(), found: describe(info) })
-    };
-    fail_on(names.iter().zip(&infos).filter_map(clash).collect())?;
-    Ok(BaseTensor {
-        component: None,
-        name: target.name.clone(),
-        experts: target.experts,
-        dtype: expected_dtype,
-        shape: expected_shape.cloned(),
-        digests: Vec::new(),
-        extra: known.map(|known| known.extra.clone()).unwrap_or_default(),
-    })
-}
-
-/// Hashes every tensor of the entries; refuses digests that the adapter recorded otherwise.
-fn digested(
-    mut tensors: Vec<BaseTensor>,
-    adapter: &Adapter<'_>,
+/// The entries of all targets with the digests of their tensors, held against what the adapter recorded of them.
+fn bound(
+    targets: &[(Option<&BaseTensor>, &Target)],
     base: &dyn Checkpoint,
 ) -> Result<Vec<BaseTensor>, Error> {
-    let target =
-        |tensor: &BaseTensor| Target { experts: tensor.experts, ..Target::whole(tensor.name.clone()) };
-    let names: Vec<Vec<String>> =
-        tensors.iter().map(|tensor| target(tensor).base_names().collect()).collect();
-    let flat: Vec<&String> = names.iter().flatten().collect();
-    let mut digests = hash_all(&flat, base)?.into_iter();
+    let names: Vec<Vec<String>> = targets.iter().map(|(_, target)| target.base_names().collect()).collect();
     let mut clashes = Vec::new();
-    for (tensor, names) in tensors.iter_mut().zip(&names) {
-        tensor.digests = digests.by_ref().take(names.len()).collect();
-        for (name, digest) in names.iter().zip(&tensor.digests) {
-            let recorded = adapter.base.find(None, name).and_then(|(known, row)| known.digests.get(row));
-            if let Some(recorded) = recorded.filter(|recorded| *recorded != digest) {
-                let (expected, found) =
-                    (format!("SHA-256 {}", hex(recorded)), format!("SHA-256 {}", hex(digest)));
+    let mut entries = Vec::with_capacity(targets.len());
+    for ((known, target), names) in targets.iter().zip(&names) {
+        entries.push(entry(*known, target, names, base, &mut clashes));
+    }
+    fail_on(std::mem::take(&mut clashes))?;
+    let mut digests = hash_all(&names.iter().flatten().collect::<Vec<_>>(), base)?.into_iter();
+    for ((entry, (known, _)), names) in entries.iter_mut().zip(targets).zip(&names) {
+        entry.digests = digests.by_ref().take(names.len()).collect();
+        let recorded = known.map_or(&[][..], |known| &known.digests);
+        for ((name, digest), recorded) in names.iter().zip(&entry.digests).zip(recorded) {
+            if recorded != digest {
+                let sha256 = |digest| format!("SHA-256 {}", hex(digest));
+                let (expected, found) = (sha256(recorded), sha256(digest));
                 clashes.push(Clash { target: name.clone(), expected, found });
             }
         }
     }
     fail_on(clashes)?;
-    Ok(tensors)
+    Ok(entries)
+}
+
+/// Dtype and shape of a target: as recorded, else as its first tensor has them. All its tensors must have the same.
+fn entry(
+    known: Option<&BaseTensor>,
+    target: &Target,
+    names: &[String],
+    base: &dyn Checkpoint,
+    clashes: &mut Vec<Clash>,
+) -> BaseTensor {
+    let infos = || names.iter().filter_map(|name| Some((name, base.tensors().get(name)?)));
+    let first = infos().next().map(|(_, info)| info);
+    let dtype = known.and_then(|known| known.dtype).or(first.map(|info| info.dtype));
+    let shape = known.and_then(|known| known.shape.clone()).or(first.map(|info| info.shape.clone()));
+    for (name, info) in
+        infos().filter(|(_, info)| Some(info.dtype) != dtype || Some(&info.shape) != shape.as_ref())
+    {
+        let expected = match (dtype, &shape) {
+            (Some(dtype), Some(shape)) => format!("{dtype} {shape}"),
+            _ => "nothing".to_owned(),
+        };
+        clashes.push(Clash { target: name.clone(), expected, found: describe(info) });
+    }
+    let extra = known.map(|known| known.extra.clone()).unwrap_or_default();
+    let (name, experts) = (target.name.clone(), target.experts);
+    BaseTensor { component: None, name, experts, dtype, shape, digests: Vec::new(), extra }
 }
 
 #[cfg(feature = "parallel")]
@@ -269,7 +166,7 @@ fn hash(name: &str, base: &dyn Checkpoint) -> Result<Digest, Error> {
     base.read(name).map(|bytes| sha256(&bytes)).map_err(Error::Base)
 }
 
-fn describe(info: &TensorInfo) -> String {
+pub(crate) fn describe(info: &TensorInfo) -> String {
     format!("{} {}", info.dtype, info.shape)
 }
 
@@ -286,8 +183,19 @@ fn facts(config: &Map<String, Value>) -> Map<String, Value> {
     CONFIG_FACTS.iter().filter_map(|key| Some(((*key).to_owned(), find(key)?))).collect()
 }
 
+/// Names that the base lacks, the first few with the name that each most likely means.
+pub(crate) fn unmapped(missing: Vec<String>, base: &dyn Checkpoint) -> Vec<Unmapped> {
+    // Each search walks through all names of the base.
+    const SEARCHED: usize = 16;
+    let unmapped = |(index, expected): (usize, String)| {
+        let nearest = if index < SEARCHED { nearest(&expected, base.tensors().keys()) } else { None };
+        Unmapped { expected, nearest }
+    };
+    missing.into_iter().enumerate().map(unmapped).collect()
+}
+
 /// The base tensor that a name most likely means: most trailing parts in common (two at least), then most leading bytes.
-pub(crate) fn nearest<'n>(wanted: &str, names: impl Iterator<Item = &'n String>) -> Option<String> {
+fn nearest<'n>(wanted: &str, names: impl Iterator<Item = &'n String>) -> Option<String> {
     let tail = |name: &str| wanted.rsplit('.').zip(name.rsplit('.')).take_while(|(a, b)| a == b).count();
     let head = |name: &str| wanted.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
     let scored = names.map(|name| ((tail(name), head(name)), name)).filter(|((tail, _), _)| *tail >= 2);

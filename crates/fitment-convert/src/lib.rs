@@ -57,6 +57,7 @@ mod formats;
 mod loss;
 pub mod peft;
 mod read;
+mod states;
 pub mod tying;
 mod write;
 

@@ -11,8 +11,8 @@
 //! leads to other tensors. Renames are those of transformers 5.23, `conversion_mapping.py`.
 
 use super::config::Refusal;
-use crate::bind::nearest;
-use crate::error::{Clash, Error, Unmapped};
+use crate::bind::unmapped;
+use crate::error::{Clash, Error};
 use crate::tying::{Tied, find_tied};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use std::collections::{BTreeMap, BTreeSet};
@@ -214,9 +214,7 @@ fn failure(misses: Misses, base: &dyn Checkpoint) -> Error {
                 hint: "use the 16-bit checkpoint that it was quantised from".to_owned(),
             };
         }
-        let names = || base.tensors().keys();
-        let unmapped = |expected: String| Unmapped { nearest: nearest(&expected, names()), expected };
-        return Error::Unmapped { culprits: misses.missing.into_iter().map(unmapped).collect() };
+        return Error::Unmapped { culprits: unmapped(misses.missing, base) };
     }
     Error::Mismatch { culprits: misses.clashes }
 }
