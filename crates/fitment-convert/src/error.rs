@@ -112,6 +112,13 @@ impl Error {
     }
 }
 
+/// A foreign text as part of a message of one line: control characters escaped, all else as it is.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
+}
+
 fn breaches(findings: &[Finding]) -> String {
     match findings {
         [] => "the files are malformed".to_owned(),

@@ -6,7 +6,7 @@ use super::contents::{self, Contents};
 use super::folder::{self, Folder};
 use super::rules;
 use super::scale::{self, Scale};
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::files::Files;
 use fitment_core::{Finding, Severity};
 use std::collections::BTreeMap;
@@ -83,7 +83,9 @@ impl Inspection<'_> {
                 self.assumed_rule = scaled.assumed_rule;
                 self.refusal = self.refusal.take().or(scaled.refusal);
             }
-            Err(fault) => self.findings.push(Finding::new(&rules::P_PATTERN, fault.pattern, fault.reason)),
+            Err(fault) => {
+                self.findings.push(Finding::new(&rules::P_PATTERN, one_line(&fault.pattern), fault.reason))
+            }
         }
     }
 

@@ -214,6 +214,14 @@ fn failure(misses: Misses, base: &dyn Checkpoint) -> Error {
                 hint: "use the 16-bit checkpoint that it was quantised from".to_owned(),
             };
         }
+        let has_weight = |module: &str| base.tensors().contains_key(&format!("{module}.weight"));
+        if first.strip_suffix(".bias").is_some_and(has_weight) {
+            return Error::Unsupported {
+                what: first.clone(),
+                reason: "the adapter changes a bias that this layer of the base does not have".to_owned(),
+                hint: "serve it unmerged with PEFT, which refuses to merge it too".to_owned(),
+            };
+        }
         return Error::Unmapped { culprits: unmapped(misses.missing, base) };
     }
     Error::Mismatch { culprits: misses.clashes }

@@ -70,7 +70,7 @@ impl Pattern {
         }
         let built = RegexBuilder::new(regex).backtrack_limit(BACKTRACK_LIMIT).build();
         let regex =
-            built.map_err(|error| fault(format!("not a regular expression: {}", one_line(&error))))?;
+            built.map_err(|error| fault(format!("not a regular expression: {}", in_one_line(&error))))?;
         Ok(Self { text: text.to_owned(), regex })
     }
 
@@ -86,7 +86,10 @@ impl Pattern {
     }
 
     fn gave_up(&self, error: &fancy_regex::Error) -> PatternFault {
-        PatternFault { pattern: self.text.clone(), reason: format!("cannot be matched: {}", one_line(error)) }
+        PatternFault {
+            pattern: self.text.clone(),
+            reason: format!("cannot be matched: {}", in_one_line(error)),
+        }
     }
 }
 
@@ -96,7 +99,7 @@ pub(super) fn escaped(path: &str) -> String {
     path.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
-fn one_line(error: &fancy_regex::Error) -> String {
+fn in_one_line(error: &fancy_regex::Error) -> String {
     let text = error.to_string();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

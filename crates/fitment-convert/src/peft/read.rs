@@ -71,6 +71,7 @@ impl<'a> Reading<'_, 'a> {
         self.findings.extend(check_missing(self.config, &units, (&ground.names, base)).unwrap_or_default());
         ground.check_stored(&units)?;
         let units = ground.drop_copies(units, &mut self.kept)?;
+        vocabulary::check_rows(&units, &ground)?;
         let vocabulary = vocabulary::resized(&units, &ground)?;
         let placed = ground.place(units, &mut self.kept)?;
         for target in &placed.headless {

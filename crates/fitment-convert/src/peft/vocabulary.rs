@@ -3,7 +3,7 @@
 use super::leftovers::vocabulary_size;
 use super::placed::Ground;
 use super::units::{Change, Unit};
-use crate::error::Error;
+use crate::error::{Clash, Error};
 use crate::tying::{is_head_module, is_vocabulary_module};
 use std::collections::BTreeSet;
 
@@ -42,6 +42,29 @@ pub(super) fn resized(units: &[Unit<'_>], ground: &Ground<'_>) -> Result<Option<
             hint: hint(),
         }),
     }
+}
+
+/// Token rows that the base, or what replaces it, does not have: PEFT fails on them.
+///
+/// # Errors
+/// [`Error::Mismatch`] with every such module.
+pub(super) fn check_rows(units: &[Unit<'_>], ground: &Ground<'_>) -> Result<(), Error> {
+    let replaced = |name: &str| {
+        units.iter().find_map(|unit| match &unit.change {
+            Change::Whole { value, .. } if unit.name == name => value.dims().first().copied(),
+            _ => None,
+        })
+    };
+    let beyond = |unit: &Unit<'_>| {
+        let Change::Rows { indices, .. } = &unit.change else { return None };
+        let (disk, info) = ground.source(&unit.name)?;
+        let rows = replaced(&unit.name).or(info.shape.dims().first().copied())?;
+        let last = indices.iter().max().filter(|last| **last >= rows)?;
+        let (expected, found) = (format!("row {last}"), format!("{rows} rows"));
+        Some(Clash { target: disk.to_owned(), expected, found })
+    };
+    let culprits: Vec<Clash> = units.iter().filter_map(beyond).collect();
+    if culprits.is_empty() { Ok(()) } else { Err(Error::Mismatch { culprits }) }
 }
 
 /// An embedding or head of the adapter's model that keeps the old number of rows.

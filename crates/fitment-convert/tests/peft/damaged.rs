@@ -3,6 +3,7 @@
 use crate::fixture::{Base, Folder, cases, root};
 use fitment_convert::{Error, FormatId, Loss, ReadOptions, peft, read};
 use fitment_core::{Finding, Severity};
+use serde_json::{Map, Value};
 
 #[derive(Debug, PartialEq)]
 enum Fate {
@@ -140,5 +141,30 @@ fn messages_name_the_culprit_and_both_sides() {
         message("pickle_bin"),
         "adapter_model.bin: a torch pickle, which this version does not read | \
          load it with PEFT and save it again: save_pretrained writes safetensors"
+    );
+}
+
+fn read_on(adapter: &str, base: &str, change: impl Fn(&mut Map<String, Value>)) -> Error {
+    let mut folder = Folder::read(&root().join(adapter).join("adapter"));
+    folder.change_config(change);
+    let base = Base::read(&root().join(base).join("base"));
+    read(&folder.files(), &ReadOptions { base: Some(&base), ..ReadOptions::default() }).unwrap_err()
+}
+
+#[test]
+fn a_bias_that_the_base_lacks_is_refused_by_name() {
+    let error = read_on("lora_bias", "linear", |_| {});
+    let Error::Unsupported { what, .. } = error else { panic!("{error}") };
+    assert_eq!(what, "model.layers.0.mlp.down_proj.bias");
+}
+
+#[test]
+fn token_rows_beyond_the_vocabulary_are_refused() {
+    let error = read_on("trainable_tokens", "trainable_tokens", |config| {
+        config.insert("trainable_token_indices".to_owned(), serde_json::json!([7, 3, 48]));
+    });
+    assert_eq!(
+        error.to_string(),
+        "model.embed_tokens.weight: the adapter asks for row 48, the base has 48 rows"
     );
 }

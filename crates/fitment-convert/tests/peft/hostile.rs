@@ -105,6 +105,8 @@ fn any_value_under_any_key_of_the_config_ends_in_a_result() {
         json!(""),
         json!("("),
         json!(".*"),
+        json!("(\nx"),
+        json!(["a\nb"]),
         json!("q_proj"),
         json!([]),
         json!({}),

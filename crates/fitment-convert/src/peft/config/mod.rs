@@ -9,6 +9,7 @@ pub(super) use version::{Dating, PatternRule, Version};
 
 use super::methods::Method;
 use super::rules;
+use crate::error::one_line;
 use fields::{Fields, TextOrTexts, positive};
 use fitment_core::Finding;
 use fitment_core::json::{self, JsonFault};
@@ -198,7 +199,7 @@ fn note_unknown_keys(map: &Map<String, Value>, fields: &mut Fields<'_>) {
     let known = |key: &str| OTHER_KEYS.contains(&key) || READ_KEYS.contains(&key);
     for (key, value) in map.iter().filter(|(key, _)| !known(key)) {
         let message = format!("is {}; PEFT 0.21 ignores this key", fields::brief(value));
-        fields.findings.push(Finding::new(&rules::P_CONFIG_KEY, key.as_str(), message));
+        fields.findings.push(Finding::new(&rules::P_CONFIG_KEY, one_line(key), message));
     }
 }
 

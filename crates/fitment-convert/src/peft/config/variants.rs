@@ -1,6 +1,7 @@
 //! Variants of LoRA that change the meaning of the factors, each refused by the config key that switches it on.
 
 use super::fields::Fields;
+use crate::error::one_line;
 use serde_json::Value;
 
 /// Something that this version does not convert.
@@ -16,7 +17,7 @@ pub(in crate::peft) struct Refusal {
 
 impl Refusal {
     pub(in crate::peft) fn new(what: impl Into<String>, reason: &str, hint: &str) -> Self {
-        Self { what: what.into(), reason: reason.to_owned(), hint: hint.to_owned() }
+        Self { what: one_line(&what.into()), reason: reason.to_owned(), hint: hint.to_owned() }
     }
 }
 
