@@ -255,7 +255,7 @@ fn another_base_is_refused_unless_allowed() {
     let plan = Plan::new(&[input(&other, 1.0)], &base, &Options::default()).unwrap();
     let sink = support::MemorySink::new(&base, plan.tensors());
     let error = execute(&plan, &base, &sink, &|_| {}, &AtomicBool::new(false)).unwrap_err();
-    assert_eq!(error.to_string(), format!("this is not the base that adapter was made for: {Q0} differ"));
+    assert_eq!(error.to_string(), format!("this is not the base that adapter was made for: {Q0} differs"));
     assert!(error.hint().unwrap().contains("--allow-base-mismatch"));
     let (_, outcome) = support::apply(&[input(&other, 1.0)], &base, &allow);
     assert_eq!(outcome.mismatches[0].target, Q0);

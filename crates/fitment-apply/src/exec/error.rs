@@ -5,7 +5,7 @@ use fitment_core::checkpoint::CheckpointError;
 #[non_exhaustive]
 pub enum Error {
     /// The base is not the one that the adapters were made for.
-    #[error("this is not the base that {} was made for: {}{} differ", files.join(", "), tensors.join(", "), if *more { ", …" } else { "" })]
+    #[error("this is not the base that {} was made for: {}", files.join(", "), differing(tensors, *more))]
     BaseMismatch {
         /// The adapters that say so.
         files: Vec<String>,
@@ -61,5 +61,12 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+fn differing(tensors: &[String], more: bool) -> String {
+    match tensors {
+        [only] if !more => format!("{only} differs"),
+        tensors => format!("{}{} differ", tensors.join(", "), if more { ", …" } else { "" }),
     }
 }
