@@ -1,4 +1,5 @@
 //! What `tests/bench/apply` needs beside the program under test: makes its input, measures processes, compares results.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose result is what it prints")]
 
 mod apply;
 mod exact;

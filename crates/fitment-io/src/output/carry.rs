@@ -98,7 +98,11 @@ fn walk(base: &CheckpointDir, folder: &Path, depth: usize, carried: &mut Carried
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
         let entry = entry.map_err(Error::io(folder, "list"))?;
         let path = entry.path();
-        let name = relative(base.path(), &path)?;
+        let Ok(name) = relative(base.path(), &path) else {
+            // No loader asks for a name that is not Unicode.
+            carried.left_out.push(path.display().to_string());
+            continue;
+        };
         let kind = entry.file_type().map_err(Error::io(&path, "open"))?;
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             carried.left_out.push(name);
