@@ -7,6 +7,26 @@
 //!   the base's, written beside its place and renamed into it.
 //! * [`write_file_atomic`], [`write_folder_atomic`]: the same for a Fitment file and for an adapter's folder.
 //!
+//! ```no_run
+//! use fitment_core::checkpoint::{CheckpointSink, OutputTensor};
+//! use fitment_io::{Access, CheckpointDir, CheckpointOutput, OutputOptions};
+//! use std::path::Path;
+//!
+//! // A copy of a checkpoint, its tensors as they are.
+//! let base = CheckpointDir::open(Path::new("Llama-3.2-1B"), Access::Map)?;
+//! let tensors: Vec<OutputTensor> = fitment_core::checkpoint::Checkpoint::tensors(&base)
+//!     .iter()
+//!     .map(|(name, info)| OutputTensor { name: name.clone(), info: info.clone(), beside: Some(name.clone()) })
+//!     .collect();
+//! let tensors: Vec<&OutputTensor> = tensors.iter().collect();
+//! let output = CheckpointOutput::create(&base, Path::new("copy"), (&tensors, &[]), &OutputOptions::default())?;
+//! for tensor in tensors {
+//!     output.copy(&tensor.name, &tensor.name)?;
+//! }
+//! output.finish()?; // only now the folder `copy` is there, and all of it
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! This is the only crate of the workspace that touches files. It knows nothing of what adapters mean.
 
 mod adapter;
