@@ -106,7 +106,7 @@ fn interleave<const R: usize>(part: &Part, row: usize, height: usize) -> Vec<[f6
 /// Room for one strip of rows.
 pub(super) struct Strips<I, const R: usize> {
     isa: I,
-    wide: [[f64; STRIP]; R],
+    wide: [f64; STRIP],
     sums: [[f64; STRIP]; R],
     total: [[f64; STRIP]; R],
 }
@@ -115,7 +115,7 @@ impl<I: Isa, const R: usize> Strips<I, R> {
     #[inline(always)]
     pub(super) fn new(isa: I) -> Self {
         let zeros = [[0.0; STRIP]; R];
-        Strips { isa, wide: zeros, sums: zeros, total: zeros }
+        Strips { isa, wide: [0.0; STRIP], sums: zeros, total: zeros }
     }
 
     /// Adds the groups' product to the cells of `height` rows and `width` columns.
@@ -127,14 +127,9 @@ impl<I: Isa, const R: usize> Strips<I, R> {
         (column, width): (usize, usize),
         cells: &mut S,
     ) {
-        for (p, group) in groups.iter().enumerate() {
-            let panels = group.part.right.as_chunks::<C>().0;
-            for at in (0..width).step_by(C) {
-                let right = &panels[(column + at) / C * group.part.rank..][..group.part.rank];
-                let sums = self.sums.each_mut();
-                let sums = sums.map(|sums| sums[at..].first_chunk_mut().expect("C divides STRIP"));
-                self.isa.product(&group.left, right, sums);
-            }
+        let Some((last, before)) = groups.split_last() else { return };
+        for (p, group) in before.iter().enumerate() {
+            self.sum::<C>(group, (column, width));
             for (total, sums) in self.total.iter_mut().zip(&self.sums) {
                 let cells = total.iter_mut().zip(sums);
                 if p == 0 {
@@ -144,13 +139,31 @@ impl<I: Isa, const R: usize> Strips<I, R> {
                 }
             }
         }
-        for (i, (wide, total)) in self.wide.iter_mut().zip(&self.total).enumerate().take(height) {
-            let wide = &mut wide[..width];
+        self.sum::<C>(last, (column, width));
+        let scale = last.part.scale;
+        let rows = self.sums.iter().zip(&self.total).enumerate().take(height);
+        for (i, (sums, total)) in rows {
+            let wide = &mut self.wide[..width];
             cells.load(row + i, column, wide);
-            for (w, total) in wide.iter_mut().zip(total) {
-                *w = canonical(*w + total);
+            if before.is_empty() {
+                wide.iter_mut().zip(sums).for_each(|(w, sum)| *w = canonical(*w + scale * sum));
+            } else {
+                let totals = total.iter().zip(sums).map(|(total, sum)| total + scale * sum);
+                wide.iter_mut().zip(totals).for_each(|(w, total)| *w = canonical(*w + total));
             }
             cells.store(row + i, column, wide);
+        }
+    }
+
+    /// `sums = Σ_p` for one part.
+    #[inline(always)]
+    fn sum<const C: usize>(&mut self, group: &Group<'_, R>, (column, width): (usize, usize)) {
+        let panels = group.part.right.as_chunks::<C>().0;
+        for at in (0..width).step_by(C) {
+            let right = &panels[(column + at) / C * group.part.rank..][..group.part.rank];
+            let sums = self.sums.each_mut();
+            let sums = sums.map(|sums| sums[at..].first_chunk_mut().expect("C divides STRIP"));
+            self.isa.product(&group.left, right, sums);
         }
     }
 }
