@@ -210,6 +210,9 @@ pub(crate) struct Apply {
     /// Format of the adapters, when more than one fits
     #[arg(long, value_name = "FORMAT")]
     pub(crate) from: Option<String>,
+    /// Which of several adapters, where PATH is a folder that holds more than one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) adapter: Option<String>,
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Apply, console: Console) -> Run {
     for note in &plan.notes {
         console.say(format_args!("note: {note}"));
     }
-    let (outcome, finished) = write(args, &plan, &base, &cancel, console)?;
+    let (outcome, finished) = write((args, &weighted), &plan, &base, &cancel, console)?;
     report(args, &plan, (&outcome, &finished), console);
     Ok(Exit::Done)
 }
@@ -73,7 +73,8 @@ fn read<'f>(
 ) -> Result<Vec<Converted<'f>>, Failure> {
     let read = |(weighted, files): (&Weighted, &'f AdapterFiles)| {
         let foreign = open::foreign_base(files, base);
-        let how = How { from: args.from.as_deref(), base: foreign, ..How::default() };
+        let adapter = args.adapter.as_deref().filter(|_| foreign.is_some());
+        let how = How { from: args.from.as_deref(), adapter, base: foreign, ..How::default() };
         open::adapter(&weighted.path, files, how).map(|(_, converted)| converted)
     };
     weighted.iter().zip(files).map(read).collect()
@@ -125,7 +126,7 @@ fn is_misfit(culprit: &Culprit) -> bool {
 }
 
 fn write(
-    args: &Apply,
+    (args, weighted): (&Apply, &[Weighted]),
     plan: &Plan<'_>,
     base: &CheckpointDir,
     cancel: &AtomicBool,
@@ -134,7 +135,8 @@ fn write(
     let tensors: Vec<&OutputTensor> = plan.tensors().collect();
     let config: Vec<ConfigEdit> =
         plan.config.iter().map(|change| (change.path.clone(), change.to.clone())).collect();
-    let options = OutputOptions { force: args.force, tokenizer: args.tokenizer.clone(), inputs: vec![] };
+    let inputs = weighted.iter().map(|adapter| adapter.path.clone()).collect();
+    let options = OutputOptions { force: args.force, tokenizer: args.tokenizer.clone(), inputs };
     let output =
         CheckpointOutput::create(base, &args.output, (&tensors, &config), &options).map_err(of_io)?;
     let progress = Progress::bytes(console, plan.bytes(), "applying");

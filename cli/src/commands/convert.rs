@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         .map_err(|error| open::of_convert(error, &args.src))?;
     losses.extend(written.losses.iter().cloned());
     let output = output_path(args, to)?;
+    refuse_overlap(&output, &args.src)?;
     if !console.json {
         for finding in &findings {
             console.say(finding);
@@ -55,6 +56,18 @@ fn output_path(args: &Convert, to: FormatId) -> Result<PathBuf, Failure> {
         }
         None => Err(Failure::new(Exit::Unusable, anyhow!("no output named")).hint("name one with -o OUT")),
     }
+}
+
+/// The output must not take the place of the source, nor of a folder that holds it, whatever `--force` says.
+fn refuse_overlap(output: &Path, source: &Path) -> Result<(), Failure> {
+    let (Ok(target), Ok(from)) = (output.canonicalize(), source.canonicalize()) else { return Ok(()) };
+    // Binding or repairing a Fitment file in place is the one replacement that loses nothing.
+    if !from.starts_with(&target) || (target == from && from.is_file()) {
+        return Ok(());
+    }
+    let error =
+        anyhow!("{}: is the source, or holds it: the output needs a place of its own", output.display());
+    Err(Failure::new(Exit::Unusable, error))
 }
 
 fn save(output: &Path, force: bool, to: FormatId, written: &Written<'_>) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use crate::files::{Content, Files, OutputFile};
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
 use fitment_core::container::{read_foreign, write_container};
+use fitment_core::finding::rules;
 use fitment_core::json::{parse, to_canonical};
 use fitment_core::tensor::Tensor;
 use fitment_core::{Adapter, Depth, Finding, Severity, check, encode_checked, is_fitment, read_checked};
@@ -37,7 +38,8 @@ fn the_file<'a>(files: &Files<'a>) -> Option<&'a [u8]> {
 /// Reads a Fitment file; with a base, binds it.
 ///
 /// # Errors
-/// [`Error::Core`] when the file breaks a rule that re-saving cannot have broken; [`Error::Mismatch`] and
+/// [`Error::Core`] when the file breaks a rule that re-saving cannot have broken; [`Error::Malformed`] when a digest or the
+/// content id is not the recorded one; [`Error::Mismatch`] and
 /// [`Error::Unmapped`] when the base is not the one of the file.
 pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let single = files.iter().next().map(|(_, bytes)| bytes).filter(|_| files.len() == 1);
@@ -45,6 +47,7 @@ pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<C
         return Err(Error::NotDetected { looked_for: "one Fitment file".to_owned() });
     };
     let (mut adapter, findings) = read_or_repair(bytes)?;
+    refuse_changed(bytes)?;
     if let Some(name) = options.base_name {
         adapter.base.name = Some(name.to_owned());
     }
@@ -52,6 +55,15 @@ pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<C
         bind(&mut adapter, base)?;
     }
     Ok(Converted { adapter, losses: Vec::new(), findings })
+}
+
+/// Refuses a file whose tensors or edits are not the ones it was written with: whatever is made of it would carry the
+/// damage on under a digest of its own.
+fn refuse_changed(bytes: &[u8]) -> Result<(), Error> {
+    let changed = [rules::M_DIGEST.code, rules::M_CONTENT_ID.code];
+    let mut findings = check(bytes, Depth::Values).findings;
+    findings.retain(|finding| changed.contains(&finding.code));
+    if findings.is_empty() { Ok(()) } else { Err(Error::Malformed { findings }) }
 }
 
 fn read_or_repair(bytes: &[u8]) -> Result<(Adapter<'_>, Vec<Finding>), Error> {
@@ -93,4 +105,34 @@ pub(crate) fn write<'a>(adapter: &Adapter<'a>, _options: &WriteOptions<'_>) -> R
     let content = Content::Container { metadata, tensors: encoded.tensors.into_iter().collect() };
     let files = vec![OutputFile { path: FILE_NAME.to_owned(), content }];
     Ok(Written { files, losses: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+    use crate::error::Error;
+    use crate::files::Files;
+    use crate::read::ReadOptions;
+    use fitment_core::model::{Add, Adapter, Edit, Origin, Target, TensorName};
+    use fitment_core::tensor::{Dtype, Shape, Tensor};
+
+    #[test]
+    fn a_flipped_bit_is_not_carried_on() {
+        let value = Tensor::owned(Dtype::F32, Shape::new(&[2]).unwrap(), vec![0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
+        let target = Target::whole(TensorName::new("a").unwrap());
+        let edit = Add { target, scale: 1.0, value, exceptions: None, origin: Origin::default() };
+        let adapter = Adapter { edits: vec![Edit::Add(edit)], ..Adapter::default() };
+        let sound = fitment_core::to_bytes(&adapter).unwrap();
+        let mut flipped = sound.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let code = |bytes: &[u8]| {
+            let files: Files<'_> = [("a.fitment.safetensors", bytes)].into_iter().collect();
+            match read(&files, &ReadOptions::default()) {
+                Ok(_) => None,
+                Err(Error::Malformed { findings }) => Some(findings[0].code.0),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        assert_eq!((code(&sound), code(&flipped)), (None, Some("M014")));
+    }
 }

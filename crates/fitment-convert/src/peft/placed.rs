@@ -117,7 +117,11 @@ impl<'b> Ground<'b> {
             || match self.config.task_type.as_deref() {
                 Some("CAUSAL_LM" | "SEQ_2_SEQ_LM") => true,
                 Some(_) => false,
-                None => !class.is_some_and(|class| headless.iter().any(|end| class.ends_with(end))),
+                // `GPT2LMHeadModel` and its like end in the same word as models without a head.
+                None => class.is_none_or(|class| {
+                    let says_head = ["HeadModel", "HeadsModel"].iter().any(|end| class.ends_with(end));
+                    says_head || !headless.iter().any(|end| class.ends_with(end))
+                }),
             }
     }
 
@@ -151,6 +155,13 @@ impl<'b> Ground<'b> {
             };
             placed.units.push((unit, places));
         }
+        if placed.unties && self.ties_a_bias() {
+            return Err(Error::Unsupported {
+                what: "tied embedding".to_owned(),
+                reason: "the adapter changes one use of it, and in this model the head's bias is tied as well, under a name that this version does not write".to_owned(),
+                hint: "serve it unmerged with PEFT".to_owned(),
+            });
+        }
         if placed.unties && flag_scales_logits(self.base.config()) {
             return Err(Error::Unsupported {
                 what: "tied embedding".to_owned(),
@@ -159,6 +170,22 @@ impl<'b> Ground<'b> {
             });
         }
         Ok(placed)
+    }
+
+    /// Whether untying would leave the head without its bias: BERT and its kin store it outside the decoder only.
+    fn ties_a_bias(&self) -> bool {
+        let has = |name: &str| self.base.tensors().contains_key(name);
+        [("cls.predictions.bias", "cls.predictions.decoder.bias"), ("lm_head.bias", "lm_head.decoder.bias")]
+            .iter()
+            .any(|(stored, alias)| {
+                has(stored)
+                    && !has(alias)
+                    && self
+                        .names
+                        .tied
+                        .iter()
+                        .any(|tied| tied.head.as_deref().is_some_and(|head| head.contains("decoder")))
+            })
     }
 
     fn plain_place(&self, unit: &Unit<'_>) -> Place {
