@@ -113,12 +113,13 @@ mod tests {
     use crate::error::Error;
     use crate::files::Files;
     use crate::read::ReadOptions;
-    use fitment_core::model::{Add, Adapter, Edit, Origin, Target, TensorName};
+    use fitment_core::model::{Adapter, Add, Edit, Origin, Target, TensorName};
     use fitment_core::tensor::{Dtype, Shape, Tensor};
 
     #[test]
     fn a_flipped_bit_is_not_carried_on() {
-        let value = Tensor::owned(Dtype::F32, Shape::new(&[2]).unwrap(), vec![0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
+        let value =
+            Tensor::owned(Dtype::F32, Shape::new(&[2]).unwrap(), vec![0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
         let target = Target::whole(TensorName::new("a").unwrap());
         let edit = Add { target, scale: 1.0, value, exceptions: None, origin: Origin::default() };
         let adapter = Adapter { edits: vec![Edit::Add(edit)], ..Adapter::default() };
