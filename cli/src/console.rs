@@ -55,17 +55,21 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Data: what the user asked for. A closed pipe is not an error.
-    pub(crate) fn data(self, text: &str) {
+    /// Data: what the user asked for. That the reader stopped early (`| head`) is no error; a full disk is.
+    pub(crate) fn data(self, text: &str) -> Result<(), Failure> {
         let mut out = anstream::stdout().lock();
-        // Whoever reads may stop early (`| head`); there is nobody left to tell.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(anyhow::Error::from(error).context("standard output").into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A JSON document on stdout.
-    pub(crate) fn document(self, value: &serde_json::Value) {
-        let text = serde_json::to_string_pretty(value).unwrap_or_default();
-        self.data(&format!("{text}\n"));
+    pub(crate) fn document(self, value: &serde_json::Value) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value)?;
+        self.data(&format!("{text}\n"))
     }
 
     /// A line about what happened; not with `--quiet`.

@@ -32,13 +32,13 @@ fn run(verb: &Verb, console: Console) -> Run {
         Verb::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "fitment", &mut text);
-            console.data(&String::from_utf8_lossy(&text));
+            console.data(&String::from_utf8_lossy(&text))?;
             Ok(Exit::Done)
         }
         Verb::Man(_) => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;
-            console.data(&String::from_utf8_lossy(&text));
+            console.data(&String::from_utf8_lossy(&text))?;
             Ok(Exit::Done)
         }
     }

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Apply, console: Console) -> Run {
         console.say(format_args!("note: {note}"));
     }
     let (outcome, finished) = write((args, &weighted), &plan, &base, &cancel, console)?;
-    report(args, &plan, (&outcome, &finished), console);
+    report(args, &plan, (&outcome, &finished), console)?;
     Ok(Exit::Done)
 }
 
@@ -161,7 +161,12 @@ fn mismatch(mismatch: &fitment_apply::Mismatch) -> String {
     format!("{}: not the tensor that {} was made for (allowed)", mismatch.target, mismatch.file)
 }
 
-fn report(args: &Apply, plan: &Plan<'_>, (outcome, finished): (&Outcome, &Finished), console: Console) {
+fn report(
+    args: &Apply,
+    plan: &Plan<'_>,
+    (outcome, finished): (&Outcome, &Finished),
+    console: Console,
+) -> Result<(), Failure> {
     let mismatches: Vec<String> = outcome.mismatches.iter().map(mismatch).collect();
     if console.json {
         let config: Vec<_> = plan
@@ -169,7 +174,7 @@ fn report(args: &Apply, plan: &Plan<'_>, (outcome, finished): (&Outcome, &Finish
             .iter()
             .map(|change| json!({"key": change.path.join("."), "from": change.from, "to": change.to}))
             .collect();
-        console.document(&json!({
+        return console.document(&json!({
             "fitment_apply": 1,
             "base": args.base.display().to_string(),
             "adapters": args.adapters,
@@ -185,7 +190,6 @@ fn report(args: &Apply, plan: &Plan<'_>, (outcome, finished): (&Outcome, &Finish
             "carried": finished.carried,
             "left_out": finished.left_out,
         }));
-        return;
     }
     for mismatch in &mismatches {
         console.warn(mismatch);
@@ -207,4 +211,5 @@ fn report(args: &Apply, plan: &Plan<'_>, (outcome, finished): (&Outcome, &Finish
         outcome.changed,
         outcome.bytes as f64 / 1e6
     ));
+    Ok(())
 }

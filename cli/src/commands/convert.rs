@@ -28,7 +28,6 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         .map_err(|error| open::of_convert(error, &args.src))?;
     losses.extend(written.losses.iter().cloned());
     let output = output_path(args, to)?;
-    refuse_overlap(&output, &args.src)?;
     if !console.json {
         for finding in &findings {
             console.say(finding);
@@ -36,9 +35,9 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         open::say_losses(&losses, console);
     }
     open::refuse_loss(&losses, args.allow_loss)?;
-    save(&output, args.force, to, &written)?;
+    save(&output, args, to, &written)?;
     let done = Done { from, to, output: &output, adapter: &adapter, losses: &losses, findings: &findings };
-    report(args, &done, console);
+    report(args, &done, console)?;
     Ok(Exit::Done)
 }
 
@@ -58,28 +57,22 @@ fn output_path(args: &Convert, to: FormatId) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The output must not take the place of the source, nor of a folder that holds it, whatever `--force` says.
-fn refuse_overlap(output: &Path, source: &Path) -> Result<(), Failure> {
-    let (Ok(target), Ok(from)) = (output.canonicalize(), source.canonicalize()) else { return Ok(()) };
-    // Binding or repairing a Fitment file in place is the one replacement that loses nothing.
-    if !from.starts_with(&target) || (target == from && from.is_file()) {
-        return Ok(());
-    }
-    let error =
-        anyhow!("{}: is the source, or holds it: the output needs a place of its own", output.display());
-    Err(Failure::new(Exit::Unusable, error))
-}
-
-fn save(output: &Path, force: bool, to: FormatId, written: &Written<'_>) -> Result<(), Failure> {
+fn save(output: &Path, args: &Convert, to: FormatId, written: &Written<'_>) -> Result<(), Failure> {
+    // Binding or repairing a Fitment file in its own place loses nothing: the one input that may be replaced.
+    let in_place = args.src.is_file() && output.canonicalize().ok() == args.src.canonicalize().ok();
+    let inputs: &[&Path] = if in_place { &[] } else { &[&args.src] };
+    let placing = (args.force, inputs);
     if to == FormatId::Fitment {
         let [file] = &written.files[..] else {
             return Err(Failure::from(anyhow!("the Fitment writer gave {} files", written.files.len())));
         };
-        return fitment_io::write_file_atomic(output, file.byte_len(), force, &|out| Ok(file.write_to(out)?))
-            .map_err(open::of_io);
+        return fitment_io::write_file_atomic(output, file.byte_len(), placing, &|out| {
+            Ok(file.write_to(out)?)
+        })
+        .map_err(open::of_io);
     }
     let files: Vec<FolderFile<'_>> = written.files.iter().map(folder_file).collect();
-    fitment_io::write_folder_atomic(output, &files, force).map_err(open::of_io)
+    fitment_io::write_folder_atomic(output, &files, placing).map_err(open::of_io)
 }
 
 fn folder_file<'w>(file: &'w OutputFile<'w>) -> FolderFile<'w> {
@@ -100,7 +93,7 @@ struct Done<'d> {
     findings: &'d [Finding],
 }
 
-fn report(args: &Convert, done: &Done<'_>, console: Console) {
+fn report(args: &Convert, done: &Done<'_>, console: Console) -> Result<(), Failure> {
     let Done { from, to, output, adapter, losses, findings } = *done;
     let bound = adapter.base.is_bound();
     if console.json {
@@ -108,7 +101,7 @@ fn report(args: &Convert, done: &Done<'_>, console: Console) {
             .iter()
             .map(|loss| json!({"id": loss.id(), "changes_function": loss.changes_function(), "message": loss.to_string()}))
             .collect();
-        console.document(&json!({
+        return console.document(&json!({
             "fitment_convert": 1,
             "source": args.src.display().to_string(),
             "from": from.to_string(),
@@ -119,7 +112,6 @@ fn report(args: &Convert, done: &Done<'_>, console: Console) {
             "losses": losses,
             "findings": findings,
         }));
-        return;
     }
     let binding = match (to, bound) {
         (FormatId::Fitment, true) => ", bound to the base",
@@ -127,4 +119,5 @@ fn report(args: &Convert, done: &Done<'_>, console: Console) {
         _ => "",
     };
     console.say(format_args!("wrote {} ({to}, {} edits{binding})", output.display(), adapter.edits.len()));
+    Ok(())
 }

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
         let input = Input { name: &name, files: &files, from, adapter_name: args.adapter.as_deref() };
         outcomes.push(check(&input, base.as_ref(), &options)?);
     }
-    print(&outcomes, args, console);
+    print(&outcomes, args, console)?;
     Ok(exit_of(&outcomes, args.fail_on))
 }
 
@@ -52,7 +52,19 @@ fn explain(code: &str, console: Console) -> Run {
         Failure::new(Exit::Unusable, anyhow!("no finding has the code {code:?}"))
             .hint("codes look like C011, M014, E003, P010 or B001; the specification lists them")
     })?;
-    console.data(&text);
+    if console.json {
+        let rule = codes::find(code);
+        console.document(&serde_json::json!({
+            "fitment_explain": 1,
+            "code": code,
+            "severity": rule.map(|rule| rule.severity),
+            "meaning": rule.map(|rule| rule.meaning),
+            "section": rule.map(|rule| rule.section),
+            "remedy": rule.map(|rule| rule.remedy),
+        }))?;
+    } else {
+        console.data(&text)?;
+    }
     Ok(Exit::Done)
 }
 
@@ -64,7 +76,7 @@ fn rules(names: &[String]) -> Result<Vec<Code>, Failure> {
     names.iter().map(rule).collect()
 }
 
-fn print(outcomes: &[Outcome], args: &Validate, console: Console) {
+fn print(outcomes: &[Outcome], args: &Validate, console: Console) -> Result<(), Failure> {
     let format = match args.format {
         Some(format) => format,
         None if console.json => ReportFormat::Json,
@@ -76,7 +88,7 @@ fn print(outcomes: &[Outcome], args: &Validate, console: Console) {
         ReportFormat::Sarif => output::sarif(outcomes),
         ReportFormat::Text => output::text(outcomes, &COLOURS),
     };
-    console.data(&text);
+    console.data(&text)
 }
 
 /// Escapes of a terminal; the stream takes them out where there is none.

@@ -52,7 +52,7 @@
 mod bind;
 mod error;
 mod files;
-mod fitment;
+pub mod fitment;
 mod formats;
 mod loss;
 pub mod peft;

@@ -86,6 +86,18 @@ pub fn to_bytes(adapter: &Adapter<'_>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A header that no reader would take is not written either.
+fn header_fault(encoded: &Encoded<'_>) -> Option<Finding> {
+    let text = encoded.text();
+    let layout = container::Layout::canonical(
+        [("fitment", text.as_str())],
+        encoded.tensors.iter().map(|(name, t)| (name.clone(), t.dtype(), t.shape().clone())),
+    );
+    let (found, limit) = (layout.head.len() as u64 - 8, crate::limits::MAX_HEADER_BYTES);
+    let message = || format!("the header would have {found} bytes, at most {limit} are allowed");
+    (found > limit).then(|| Finding::new(&crate::finding::rules::C_HEADER_LIMIT, "", message()))
+}
+
 /// The stored form of an adapter that keeps every structural rule.
 ///
 /// # Errors
@@ -93,8 +105,9 @@ pub fn to_bytes(adapter: &Adapter<'_>) -> Result<Vec<u8>> {
 pub fn encode_checked<'a>(adapter: &Adapter<'a>) -> Result<Encoded<'a>> {
     let encoded = manifest::encode(adapter);
     let stored = check::stored_of(&encoded);
-    let findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure, &check::in_order);
+    let mut findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure, &check::in_order);
     drop(stored);
+    findings.extend(header_fault(&encoded));
     match first_error(findings) {
         Some(error) => Err(error),
         None => Ok(encoded),

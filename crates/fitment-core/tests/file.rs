@@ -172,3 +172,10 @@ fn every_truncation_and_bit_flip_of_the_header_is_an_error_or_the_same_function(
         }
     }
 }
+
+#[test]
+fn a_header_that_no_reader_takes_is_not_written() {
+    let mut adapter = Adapter::default();
+    adapter.about.description = Some("x".repeat(25_000_000));
+    assert_eq!(code_of(&adapter), rules::C_HEADER_LIMIT.code.0);
+}

@@ -221,27 +221,30 @@ fn temporaries_of_dead_runs_are_removed_and_those_of_living_ones_kept() {
 fn files_and_folders_are_written_whole() {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("x.fitment.safetensors");
-    write_file_atomic(&file, 5, false, &|out| Ok(out.write_all(b"hello")?)).unwrap();
+    write_file_atomic(&file, 5, (false, &[]), &|out| Ok(out.write_all(b"hello")?)).unwrap();
     assert_eq!(fs::read(&file).unwrap(), b"hello");
-    let again = write_file_atomic(&file, 3, false, &|out| Ok(out.write_all(b"new")?));
+    let again = write_file_atomic(&file, 3, (false, &[]), &|out| Ok(out.write_all(b"new")?));
     assert!(matches!(again.unwrap_err(), Error::Exists { .. }));
-    let broken = write_file_atomic(&file, 3, true, &|out| {
+    let broken = write_file_atomic(&file, 3, (true, &[]), &|out| {
         out.write_all(b"ne")?;
         Err("the source is broken".into())
     });
     assert_eq!(line(&broken.unwrap_err(), root.path()).rsplit(": ").next(), Some("the source is broken"));
     assert_eq!(fs::read(&file).unwrap(), b"hello");
-    write_file_atomic(&file, 3, true, &|out| Ok(out.write_all(b"new")?)).unwrap();
+    write_file_atomic(&file, 3, (true, &[]), &|out| Ok(out.write_all(b"new")?)).unwrap();
     assert_eq!(fs::read(&file).unwrap(), b"new");
 
     let folder = root.path().join("peft");
     let files = |path: &str| {
         [FolderFile { path: path.to_owned(), len: 2, write: Box::new(|out| Ok(out.write_all(b"{}")?)) }]
     };
-    write_folder_atomic(&folder, &files("sub/adapter_config.json"), false).unwrap();
+    write_folder_atomic(&folder, &files("sub/adapter_config.json"), (false, &[])).unwrap();
     assert_eq!(tree(&folder).keys().collect::<Vec<_>>(), ["sub/adapter_config.json"]);
     for path in ["../x", "/x", "a//b", "", "a\\b"] {
-        assert!(write_folder_atomic(&root.path().join("other"), &files(path), false).is_err(), "{path}");
+        assert!(
+            write_folder_atomic(&root.path().join("other"), &files(path), (false, &[])).is_err(),
+            "{path}"
+        );
     }
     assert_eq!(names(root.path()), ["peft", "x.fitment.safetensors"]);
 }
@@ -249,7 +252,25 @@ fn files_and_folders_are_written_whole() {
 #[test]
 fn a_disk_that_is_too_small_is_noticed_first() {
     let root = tempfile::tempdir().unwrap();
-    let error = write_file_atomic(&root.path().join("x"), u64::MAX / 2, false, &|_| Ok(())).unwrap_err();
+    let error =
+        write_file_atomic(&root.path().join("x"), u64::MAX / 2, (false, &[]), &|_| Ok(())).unwrap_err();
     assert!(matches!(&error, Error::NoSpace { .. }) && error.hint().is_some(), "{error}");
     assert!(names(root.path()).is_empty());
+}
+
+#[test]
+fn an_input_is_never_replaced_whatever_force_says() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("k");
+    fs::create_dir(&folder).unwrap();
+    let source = folder.join("adapter_model.safetensors");
+    fs::write(&source, "weights").unwrap();
+    let files =
+        [FolderFile { path: "x".to_owned(), len: 1, write: Box::new(|out| Ok(out.write_all(b"x")?)) }];
+    let error = write_folder_atomic(&folder, &files, (true, &[&source])).unwrap_err();
+    assert!(error.to_string().contains("contains an input"), "{error}");
+    let error =
+        write_file_atomic(&source, 1, (true, &[&source]), &|out| Ok(out.write_all(b"x")?)).unwrap_err();
+    assert!(error.to_string().contains("is an input"), "{error}");
+    assert_eq!(fs::read(&source).unwrap(), b"weights");
 }

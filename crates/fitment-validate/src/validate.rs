@@ -87,7 +87,7 @@ fn fitment(
         let looked_for = "one Fitment file".to_owned();
         return Err(ConvertError::NotDetected { looked_for }.into());
     };
-    let look = file::check(input.files, bytes);
+    let look = file::check(bytes);
     let mut findings = look.findings;
     *checked = Checked { format: true, weights: look.adapter.is_some(), ..Checked::default() };
     if let Some(adapter) = &look.adapter {

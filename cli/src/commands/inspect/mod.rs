@@ -31,13 +31,13 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
         summary = summary.with_tensors(adapter);
     }
     if console.json {
-        console.document(&serde_json::to_value(&summary)?);
+        console.document(&serde_json::to_value(&summary)?)?;
         return Ok(Exit::Done);
     }
     for loss in &losses {
         console.detail(loss);
     }
-    console.data(&text::render(&summary));
+    console.data(&text::render(&summary))?;
     Ok(Exit::Done)
 }
 

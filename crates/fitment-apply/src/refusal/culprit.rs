@@ -265,6 +265,9 @@ impl Culprit {
             Culprit::SetTwice { .. } => {
                 Some("apply one of the adapters, or leave the tensor out of the other with --skip")
             }
+            Culprit::AlreadyThere { .. } => Some(
+                "the adapter was converted without this base: convert it again with --base, or apply its own folder",
+            ),
             Culprit::NotTied { .. } => Some("convert the adapter again with --base this base"),
             Culprit::Component { .. } => Some("apply the adapter to that component's own folder"),
             _ => None,

@@ -18,7 +18,9 @@ use fitment_core::container::{read_foreign, write_container};
 use fitment_core::finding::rules;
 use fitment_core::json::{parse, to_canonical};
 use fitment_core::tensor::Tensor;
-use fitment_core::{Adapter, Depth, Finding, Severity, check, encode_checked, is_fitment, read_checked};
+use fitment_core::{
+    Adapter, Depth, Finding, Report, Severity, check, encode_checked, is_fitment, read_checked,
+};
 use std::collections::BTreeMap;
 
 /// The name of an output file that the user did not name.
@@ -39,15 +41,19 @@ fn the_file<'a>(files: &Files<'a>) -> Option<&'a [u8]> {
 ///
 /// # Errors
 /// [`Error::Core`] when the file breaks a rule that re-saving cannot have broken; [`Error::Malformed`] when a digest or the
-/// content id is not the recorded one; [`Error::Mismatch`] and
+/// content id is not the recorded one, or a weight is not finite; [`Error::Mismatch`] and
 /// [`Error::Unmapped`] when the base is not the one of the file.
 pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let single = files.iter().next().map(|(_, bytes)| bytes).filter(|_| files.len() == 1);
     let Some(bytes) = the_file(files).or(single) else {
         return Err(Error::NotDetected { looked_for: "one Fitment file".to_owned() });
     };
-    let (mut adapter, findings) = read_or_repair(bytes)?;
-    refuse_changed(bytes)?;
+    let report = check(bytes, Depth::Values);
+    let damage: Vec<Finding> = report.findings.iter().filter(|finding| is_damage(finding)).cloned().collect();
+    if !damage.is_empty() {
+        return Err(Error::Malformed { findings: damage });
+    }
+    let (mut adapter, findings) = adapter_of(bytes, report)?;
     if let Some(name) = options.base_name {
         adapter.base.name = Some(name.to_owned());
     }
@@ -57,17 +63,19 @@ pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<C
     Ok(Converted { adapter, losses: Vec::new(), findings })
 }
 
-/// Refuses a file whose tensors or edits are not the ones it was written with: whatever is made of it would carry the
-/// damage on under a digest of its own.
-fn refuse_changed(bytes: &[u8]) -> Result<(), Error> {
-    let changed = [rules::M_DIGEST.code, rules::M_CONTENT_ID.code];
-    let mut findings = check(bytes, Depth::Values).findings;
-    findings.retain(|finding| changed.contains(&finding.code));
-    if findings.is_empty() { Ok(()) } else { Err(Error::Malformed { findings }) }
+/// Whether a breach is no matter of form: the tensors or edits are not the ones that were written, or are no numbers.
+/// Whatever is made of such a file would carry the damage on under a digest of its own.
+fn is_damage(finding: &Finding) -> bool {
+    [rules::M_DIGEST.code, rules::M_CONTENT_ID.code, rules::E_NOT_FINITE.code].contains(&finding.code)
 }
 
-fn read_or_repair(bytes: &[u8]) -> Result<(Adapter<'_>, Vec<Finding>), Error> {
-    let report = check(bytes, Depth::Structure);
+/// The adapter of a file that was checked, repaired where only the canonical form was lost, and what was repaired. Damage
+/// to the values does not stop it: a validator goes on to the fit, everyone else uses [`crate::read()`].
+///
+/// # Errors
+/// [`Error::Core`] when the file breaks a rule that re-saving cannot have broken.
+pub fn adapter_of(bytes: &[u8], mut report: Report) -> Result<(Adapter<'_>, Vec<Finding>), Error> {
+    report.findings.retain(|finding| !is_damage(finding));
     let findings = report.findings.clone();
     let error = match read_checked(bytes, report) {
         Ok(adapter) => return Ok((adapter, findings)),
@@ -134,6 +142,9 @@ mod tests {
                 Err(other) => panic!("{other}"),
             }
         };
-        assert_eq!((code(&sound), code(&flipped)), (None, Some("M014")));
+        let mut rewritten = sound.clone();
+        let scale = sound.windows(10).position(|text| text == br#"\"scale\":"#).unwrap();
+        rewritten[scale + 10] = b'3';
+        assert_eq!((code(&sound), code(&flipped), code(&rewritten)), (None, Some("M014"), Some("M015")));
     }
 }

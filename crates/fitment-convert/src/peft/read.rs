@@ -219,9 +219,14 @@ fn is_transposed(
     let decided = orientation::is_transposed(&unit.module, ground.config.fan_in_fan_out, ground.base);
     decided.ok_or_else(|| Error::Ambiguous {
         what: disk.to_owned(),
-        reason: "a square matrix of what may be GPT-2's Conv1D, and the base has no config.json that says so"
-            .to_owned(),
-        hint: "give the base as a folder with its config.json".to_owned(),
+        reason: "a square matrix of what may be GPT-2's Conv1D, and nothing in the base tells".to_owned(),
+        hint: match ground.base.config() {
+            None => "give the base as a folder with its config.json".to_owned(),
+            Some(_) => {
+                "where the module is a plain Linear, set fan_in_fan_out to false in adapter_config.json"
+                    .to_owned()
+            }
+        },
     })
 }
 

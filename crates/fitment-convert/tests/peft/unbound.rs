@@ -47,6 +47,8 @@ const NEED_A_BASE: &[(&str, &[&str])] = &[
         "only one of",
         &[
             "modules_to_save",
+            "refused_bert_tied_bias",
+            "tied_gpt2_wte",
             "tied_modules_to_save_embed",
             "tied_modules_to_save_head",
             "tied_rows_apart",

@@ -25,24 +25,34 @@ pub struct FolderFile<'w> {
     pub write: Box<WriteContent<'w>>,
 }
 
-/// Writes a file that appears whole or not at all. `len` is checked against the free space first.
+/// Writes a file that appears whole or not at all. `len` is checked against the free space first; the output takes no
+/// place of one of `inputs`.
 ///
 /// # Errors
 /// [`Error`]; then nothing is left behind, and what was there before still is.
-pub fn write_file_atomic(target: &Path, len: u64, force: bool, write: &WriteContent<'_>) -> Result<()> {
-    let place = Place::file(target, force, &[])?;
+pub fn write_file_atomic(
+    target: &Path,
+    len: u64,
+    (force, inputs): (bool, &[&Path]),
+    write: &WriteContent<'_>,
+) -> Result<()> {
+    let place = Place::file(target, force, inputs)?;
     place.check_space(len)?;
     let (staging, file) = Staging::file(place)?;
     write_content(staging.path(), &file, write)?;
     staging.commit()
 }
 
-/// Writes a folder that appears whole or not at all.
+/// Writes a folder that appears whole or not at all, and takes no place of one of `inputs`.
 ///
 /// # Errors
 /// [`Error`]; then nothing is left behind, and what was there before still is.
-pub fn write_folder_atomic(target: &Path, files: &[FolderFile<'_>], force: bool) -> Result<()> {
-    let place = Place::folder(target, force, &[])?;
+pub fn write_folder_atomic(
+    target: &Path,
+    files: &[FolderFile<'_>],
+    (force, inputs): (bool, &[&Path]),
+) -> Result<()> {
+    let place = Place::folder(target, force, inputs)?;
     place.check_space(files.iter().map(|file| file.len).fold(0, u64::saturating_add))?;
     let staging = Staging::folder(place)?;
     for file in files {
