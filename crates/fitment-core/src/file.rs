@@ -48,12 +48,12 @@ pub fn is_fitment(prefix: &[u8], file_len: u64) -> bool {
     })
 }
 
-fn stored<'a>(bytes: &'a [u8], container: &Container) -> Result<BTreeMap<String, Tensor<'a>>> {
-    let tensor = |entry: &container::Entry| {
+fn stored<'c, 'a>(bytes: &'a [u8], container: &'c Container) -> Result<BTreeMap<&'c str, Tensor<'a>>> {
+    let tensor = |entry: &'c container::Entry| {
         let data = bytes.get(container.data_range(entry)).unwrap_or_default();
         let tensor = Tensor::new(entry.dtype, entry.shape.clone(), Bytes::Borrowed(data));
         tensor
-            .map(|tensor| (entry.name.clone(), tensor))
+            .map(|tensor| (entry.name.as_str(), tensor))
             .map_err(|source| Error::Shape { name: entry.name.clone(), source })
     };
     container.entries().iter().map(tensor).collect()

@@ -1,8 +1,9 @@
-//! What `tests/bench/apply` needs beside the program under test: makes its input, measures processes, compares results.
+//! What the scripts of `tests/bench` need beside the program under test: makes its input, measures processes, compares results.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose result is what it prints")]
 
 mod apply;
 mod exact;
+mod header;
 mod make;
 mod measure;
 mod model;
@@ -12,7 +13,8 @@ use std::process::ExitCode;
 
 const USAGE: &str =
     "usage: bench-tool base DIR | adapter BASE PEFT_DIR FITMENT_FILE | apply BASE FITMENT_FILE -o OUT
-       bench-tool exact BASE FITMENT_FILE MERGED | measure COMMAND...";
+       bench-tool exact BASE FITMENT_FILE MERGED | header KIB FITMENT_FILE
+       bench-tool measure COMMAND... | median RUNS COMMAND...";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
         ["exact", base, adapter, merged] => {
             exact::run(Path::new(base), Path::new(adapter), Path::new(merged))
         }
+        ["header", kib, file] => header::make(kib, Path::new(file)),
+        ["median", runs, program, rest @ ..] => measure::median(runs, program, rest),
         ["measure", program, rest @ ..] => measure::run(program, rest),
         _ => {
             eprintln!("{USAGE}");

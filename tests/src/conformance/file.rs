@@ -157,11 +157,11 @@ impl File {
     pub fn bytes_with(&self, manifest: &str) -> Vec<u8> {
         let mut order: Vec<(&String, &Stored)> = self.tensors.iter().collect();
         order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype.bits()));
-        let mut header = format!(r#"{{"__metadata__":{{"fitment":{}}}"#, to_canonical(&manifest.into()));
+        let mut header = format!(r#"{{"__metadata__":{{"fitment":{}}}"#, to_canonical(manifest));
         let mut data = Vec::new();
         for (name, tensor) in order {
             let (start, end) = (data.len(), data.len() + tensor.bytes.len());
-            let (name, dims) = (to_canonical(&name.as_str().into()), to_canonical(&json!(tensor.dims)));
+            let (name, dims) = (to_canonical(name), to_canonical(&json!(tensor.dims)));
             let dtype = tensor.dtype;
             header +=
                 &format!(r#",{name}:{{"dtype":"{dtype}","shape":{dims},"data_offsets":[{start},{end}]}}"#);

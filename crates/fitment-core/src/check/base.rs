@@ -81,7 +81,7 @@ fn check_digests(checker: &mut Checker<'_, '_>, base: &v1::Base, count: u64) {
         let message = "a bound file records dtype and shape of every touched tensor";
         checker.report(&rules::M_BASE, &format!("base.tensors {}", tensor.name), message);
     }
-    let Some(stored) = checker.stored.get(name) else { return };
+    let Some(stored) = checker.stored.get(name.as_str()) else { return };
     if stored.dtype != Dtype::U8 || stored.shape.dims() != [count, 32] {
         let message = format!("digests are {} {}, expected U8 [{count}, 32]", stored.dtype, stored.shape);
         checker.report(&rules::M_BASE, name, message);

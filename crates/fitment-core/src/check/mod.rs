@@ -54,12 +54,12 @@ pub enum Depth {
 /// A stored tensor as rules see it.
 pub(crate) struct StoredTensor<'a> {
     pub(crate) dtype: Dtype,
-    pub(crate) shape: Shape,
+    pub(crate) shape: &'a Shape,
     /// Absent when only the header is at hand.
     pub(crate) bytes: Option<&'a [u8]>,
 }
 
-pub(crate) type StoredTensors<'a> = BTreeMap<String, StoredTensor<'a>>;
+pub(crate) type StoredTensors<'a> = BTreeMap<&'a str, StoredTensor<'a>>;
 
 /// Calls a function once with every number below a count: in order, or from several threads.
 ///
@@ -106,10 +106,10 @@ pub fn check_model(adapter: &Adapter<'_>, depth: Depth, each: Each<'_>) -> Vec<F
 pub(crate) fn stored_of<'e>(encoded: &'e Encoded<'_>) -> StoredTensors<'e> {
     let tensor = |tensor: &'e crate::tensor::Tensor<'_>| StoredTensor {
         dtype: tensor.dtype(),
-        shape: tensor.shape().clone(),
+        shape: tensor.shape(),
         bytes: Some(tensor.bytes()),
     };
-    encoded.tensors.iter().map(|(name, value)| (name.clone(), tensor(value))).collect()
+    encoded.tensors.iter().map(|(name, value)| (name.as_str(), tensor(value))).collect()
 }
 
 fn check_header(prefix: &[u8], file_len: u64, depth: Depth, each: Each<'_>) -> Report {
@@ -138,13 +138,13 @@ fn check_header(prefix: &[u8], file_len: u64, depth: Depth, each: Each<'_>) -> R
     report
 }
 
-fn stored_tensors<'a>(container: &Container, prefix: &'a [u8]) -> StoredTensors<'a> {
-    let tensor = |entry: &container::Entry| StoredTensor {
+fn stored_tensors<'a>(container: &'a Container, prefix: &'a [u8]) -> StoredTensors<'a> {
+    let tensor = |entry: &'a container::Entry| StoredTensor {
         dtype: entry.dtype,
-        shape: entry.shape.clone(),
+        shape: &entry.shape,
         bytes: prefix.get(container.data_range(entry)),
     };
-    container.entries().iter().map(|entry| (entry.name.clone(), tensor(entry))).collect()
+    container.entries().iter().map(|entry| (entry.name.as_str(), tensor(entry))).collect()
 }
 
 /// The rules about a manifest and the tensors it names.
@@ -178,6 +178,6 @@ impl<'c, 'a> Checker<'c, 'a> {
 
     /// The stored tensor of a role; `None` when the role or the tensor is missing, which other rules report.
     fn tensor(&self, tensors: &BTreeMap<String, String>, role: &str) -> Option<&'c StoredTensor<'a>> {
-        self.stored.get(tensors.get(role)?)
+        self.stored.get(tensors.get(role)?.as_str())
     }
 }

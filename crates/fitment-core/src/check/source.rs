@@ -19,7 +19,7 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
         if !paths.insert(&file.path) {
             checker.report(&rules::M_SOURCE, &place, "is kept twice");
         }
-        let stored = checker.stored.get(&file.tensor);
+        let stored = checker.stored.get(file.tensor.as_str());
         if let Some(tensor) = stored.filter(|tensor| tensor.dtype != Dtype::U8 || tensor.shape.axes() != 1) {
             let message = format!("is stored as {} {}, expected U8 [n]", tensor.dtype, tensor.shape);
             checker.report(&rules::M_SOURCE, &place, message);

@@ -3,7 +3,9 @@
 use super::Checker;
 use crate::finding::rules;
 use crate::manifest::v1;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 pub(super) fn check(checker: &mut Checker<'_, '_>) {
     let stored = checker.stored;
@@ -15,7 +17,7 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
             checker.report(&rules::M_MISSING_TENSOR, name, message);
         }
     }
-    for name in stored.keys().filter(|name| !expected.named.contains_key(name.as_str())) {
+    for name in stored.keys().filter(|name| !expected.named.contains_key(*name)) {
         checker.report(&rules::M_ORPHAN, name, "is stored, the manifest does not name it");
     }
     for (name, wanted) in &expected.misnamed {
@@ -25,7 +27,7 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
     check_digest_table(checker, &expected.named);
 }
 
-fn check_digest_table(checker: &mut Checker<'_, '_>, named: &BTreeMap<&str, String>) {
+fn check_digest_table(checker: &mut Checker<'_, '_>, named: &BTreeMap<&str, Place>) {
     let table = &checker.manifest.tensors;
     for name in named.keys().filter(|name| checker.stored.contains_key(**name)) {
         if !table.contains_key(*name) {
@@ -37,8 +39,24 @@ fn check_digest_table(checker: &mut Checker<'_, '_>, named: &BTreeMap<&str, Stri
         if !is_hex {
             let message = format!("digest {digest:?} is not 64 lower-case hexadecimal digits");
             checker.report(&rules::M_DIGEST_TABLE, name, message);
-        } else if !checker.stored.contains_key(name) && !named.contains_key(name.as_str()) {
+        } else if !checker.stored.contains_key(name.as_str()) && !named.contains_key(name.as_str()) {
             checker.report(&rules::M_DIGEST_TABLE, name, "`tensors` has a digest of it, it is not stored");
+        }
+    }
+}
+
+/// Where a manifest names a stored tensor.
+#[derive(Clone, Copy)]
+enum Place {
+    Edit(usize),
+    Other(&'static str),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Edit(index) => write!(f, "edits[{index}]"),
+            Place::Other(place) => f.write_str(place),
         }
     }
 }
@@ -46,21 +64,19 @@ fn check_digest_table(checker: &mut Checker<'_, '_>, named: &BTreeMap<&str, Stri
 #[derive(Default)]
 struct Names<'m> {
     /// Every stored name that the manifest uses, and where first.
-    named: BTreeMap<&'m str, String>,
+    named: BTreeMap<&'m str, Place>,
     /// Stored names that do not follow from their first use, and the one that would.
     misnamed: Vec<(&'m str, String)>,
 }
 
 impl<'m> Names<'m> {
     /// `shares`: whether the place may use a tensor that is stored under the name of an earlier use.
-    fn use_tensor(&mut self, name: &'m str, wanted: String, place: &str, shares: bool) {
-        let is_first = !self.named.contains_key(name);
-        if name != wanted && (is_first || !shares) {
-            self.misnamed.push((name, wanted));
+    fn use_tensor(&mut self, name: &'m str, wanted: &str, place: Place, shares: impl FnOnce(&str) -> bool) {
+        let first = self.named.entry(name);
+        if name != wanted && (matches!(first, Entry::Vacant(_)) || !shares(name)) {
+            self.misnamed.push((name, wanted.to_owned()));
         }
-        if is_first {
-            self.named.insert(name, place.to_owned());
-        }
+        first.or_insert(place);
     }
 }
 
@@ -69,23 +85,27 @@ fn expected_names<'m>(manifest: &'m v1::Manifest, is_empty: &dyn Fn(&str) -> boo
     let mut edits_of_label: BTreeMap<String, usize> = BTreeMap::new();
     for (at, edit) in manifest.edits.iter().enumerate() {
         let Some(target) = edit.target() else { continue };
-        let label = target.label();
-        let index = edits_of_label.entry(label.clone()).or_default();
+        let mut wanted = target.label();
+        let index = edits_of_label.entry(wanted.clone()).or_default();
+        wanted.push_str(&format!("::{index}.{}.", edit.kind()));
+        let prefix = wanted.len();
         for (role, name) in edit.tensors() {
-            let wanted = format!("{label}::{index}.{}.{role}", edit.kind());
-            names.use_tensor(name, wanted, &format!("edits[{at}]"), !is_empty(name));
+            wanted.truncate(prefix);
+            wanted.push_str(role);
+            names.use_tensor(name, &wanted, Place::Edit(at), |name| !is_empty(name));
         }
         *index += 1;
     }
+    let mut own = |name, wanted: &str, place| names.use_tensor(name, wanted, Place::Other(place), |_| false);
     if let Some(name) = &manifest.base.digests {
-        names.use_tensor(name, "@base::0.digest.sha256".to_owned(), "base.digests", false);
+        own(name, "@base::0.digest.sha256", "base.digests");
     }
     if let Some(source) = &manifest.source {
         for (index, file) in source.files.iter().enumerate() {
-            names.use_tensor(&file.tensor, format!("@source::{index}.file.data"), "source.files", false);
+            own(&file.tensor, &format!("@source::{index}.file.data"), "source.files");
         }
         for (index, kept) in source.kept.iter().enumerate() {
-            names.use_tensor(&kept.tensor, format!("@source::{index}.kept.data"), "source.kept", false);
+            own(&kept.tensor, &format!("@source::{index}.kept.data"), "source.kept");
         }
     }
     // A name may be wanted by one use and taken by another; each is reported once.

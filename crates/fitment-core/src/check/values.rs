@@ -38,11 +38,8 @@ impl<'c> Facts<'c> {
         let edits = &checker.manifest.edits;
         let used: BTreeSet<&str> =
             edits.iter().flat_map(Edit::tensors).map(|(_, name)| name.as_str()).collect();
-        let jobs: Vec<(&'c str, &StoredTensor<'_>, &[u8])> = checker
-            .stored
-            .iter()
-            .filter_map(|(name, tensor)| Some((name.as_str(), tensor, tensor.bytes?)))
-            .collect();
+        let jobs: Vec<(&'c str, &StoredTensor<'_>, &[u8])> =
+            checker.stored.iter().filter_map(|(name, tensor)| Some((*name, tensor, tensor.bytes?))).collect();
         let results: Vec<OnceLock<Fact>> = jobs.iter().map(|_| OnceLock::new()).collect();
         each(jobs.len(), &|index| {
             let (Some((name, tensor, bytes)), Some(result)) = (jobs.get(index), results.get(index)) else {
@@ -50,7 +47,7 @@ impl<'c> Facts<'c> {
             };
             let recorded = checker.manifest.tensors.contains_key(*name);
             result.get_or_init(|| Fact {
-                digest: recorded.then(|| tensor_digest(name, tensor.dtype, &tensor.shape, bytes)),
+                digest: recorded.then(|| tensor_digest(name, tensor.dtype, tensor.shape, bytes)),
                 scan: used.contains(name).then(|| scan(tensor.dtype, bytes)).flatten(),
             });
         });
@@ -105,7 +102,7 @@ fn check_weights(checker: &mut Checker<'_, '_>, facts: &Facts<'_>) {
     let mut factor_dtypes = BTreeSet::new();
     for edit in &checker.manifest.edits {
         for (role, name) in edit.tensors() {
-            let Some(tensor) = checker.stored.get(name) else { continue };
+            let Some(tensor) = checker.stored.get(name.as_str()) else { continue };
             // Other dtypes are none of a factor, which their own rule says.
             if matches!(edit, Edit::Lora(_)) && tensor.dtype.is_weight() {
                 factor_dtypes.insert(tensor.dtype.name());

@@ -43,7 +43,7 @@ fn entry(name: &str, value: &Value) -> Result<Entry, Finding> {
     Ok(Entry { name: name.to_owned(), dtype, shape, start, end })
 }
 
-fn check_name(name: &str) -> Result<(), Finding> {
+pub(super) fn check_name(name: &str) -> Result<(), Finding> {
     let message = if name.is_empty() {
         "a tensor has the empty name".to_owned()
     } else if name.len() > MAX_NAME_BYTES {

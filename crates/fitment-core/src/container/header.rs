@@ -1,4 +1,4 @@
-use super::{entries, layout};
+use super::{canonical, entries, layout};
 use crate::finding::{Finding, Rule, Severity, rules};
 use crate::json::{self, JsonFault};
 use crate::limits;
@@ -64,6 +64,13 @@ impl Container {
     }
 }
 
+/// What a header says.
+pub(super) struct Header {
+    pub(super) metadata: Option<Value>,
+    /// In the order in which they are listed.
+    pub(super) entries: Vec<Entry>,
+}
+
 /// Which rules a header must keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -90,6 +97,11 @@ pub fn read_header(
     profile: Profile,
 ) -> Result<(Container, Vec<Finding>), Finding> {
     let text = header_text(prefix, file_len, profile)?;
+    let data_start = 8 + text.len() as u64;
+    let data_len = file_len - data_start;
+    if let Some(Header { metadata, entries }) = canonical::read(text, data_len, profile) {
+        return Ok((Container { data_start, metadata, entries }, Vec::new()));
+    }
     let mut findings = Vec::new();
     check_start(text, profile, &mut findings)?;
     let trimmed = text.trim_end_matches([' ', '\t', '\r', '\n']);
@@ -101,8 +113,6 @@ pub fn read_header(
     }
     let metadata = fields.get("__metadata__").cloned();
     let listed = entries::read(&fields)?;
-    let data_start = 8 + text.len() as u64;
-    let data_len = file_len - data_start;
     let mut ordered = listed.clone();
     // Zero-size tensors share their start with the next one: the shorter first, then in canonical order.
     ordered.sort_by(|a, b| {

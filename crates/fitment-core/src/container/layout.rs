@@ -2,11 +2,11 @@
 
 use super::{Container, Entry};
 use crate::finding::{Finding, Severity, rules};
-use crate::json::to_canonical;
+use crate::json::{to_canonical, write_text};
 use crate::tensor::{Dtype, Shape};
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
-use std::fmt::Write as _;
+use std::io::{self, Write};
 
 /// The order of tensors in a canonical file: element bits descending, then name bytes. It aligns every tensor.
 pub fn canonical_order(a: (Dtype, &str), b: (Dtype, &str)) -> Ordering {
@@ -46,36 +46,74 @@ impl Layout {
             metadata.into_iter().map(|(key, text)| (key.to_owned(), text.into())).collect();
         let metadata = (!metadata.is_empty()).then_some(Value::Object(metadata));
         let mut text = header_text(metadata.as_ref(), &entries);
-        text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+        text.resize(text.len().next_multiple_of(8), b' ');
         let mut head = (text.len() as u64).to_le_bytes().to_vec();
-        head.extend_from_slice(text.as_bytes());
+        head.extend_from_slice(&text);
         Self { head, entries, data_len: at }
     }
 }
 
 /// The canonical header text, without padding.
-fn header_text(metadata: Option<&Value>, entries: &[Entry]) -> String {
-    let mut text = String::from("{");
-    if let Some(metadata) = metadata {
-        text.push_str("\"__metadata__\":");
-        text.push_str(&to_canonical(metadata));
-    }
-    for entry in entries {
-        if text.len() > 1 {
-            text.push(',');
-        }
-        text.push_str(&to_canonical(&Value::String(entry.name.clone())));
-        let dims: Vec<String> = entry.shape.dims().iter().map(u64::to_string).collect();
-        let (dtype, start, end) = (entry.dtype, entry.start, entry.end);
-        write!(
-            text,
-            ":{{\"dtype\":\"{dtype}\",\"shape\":[{}],\"data_offsets\":[{start},{end}]}}",
-            dims.join(",")
-        )
-        .expect("writing to a string does not fail");
-    }
-    text.push('}');
+fn header_text(metadata: Option<&Value>, entries: &[Entry]) -> Vec<u8> {
+    let mut text = Vec::new();
+    write_header(&mut text, metadata, entries).expect("writing to memory does not fail");
     text
+}
+
+/// Whether a text is the canonical header, without padding; nothing is built but what goes to the comparison.
+pub(super) fn is_header(text: &str, metadata: Option<&Value>, entries: &[Entry]) -> bool {
+    let mut rest = Same(text.as_bytes());
+    write_header(&mut rest, metadata, entries).is_ok() && rest.0.is_empty()
+}
+
+/// Takes only what goes on as the text does, and keeps what is still to come.
+struct Same<'t>(&'t [u8]);
+
+impl Write for Same<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_header(out: &mut impl Write, metadata: Option<&Value>, entries: &[Entry]) -> io::Result<()> {
+    out.write_all(b"{")?;
+    if let Some(metadata) = metadata {
+        out.write_all(b"\"__metadata__\":")?;
+        write_metadata(out, metadata)?;
+    }
+    for (index, entry) in entries.iter().enumerate() {
+        if index > 0 || metadata.is_some() {
+            out.write_all(b",")?;
+        }
+        write_text(out, &entry.name)?;
+        write!(out, ":{{\"dtype\":\"{}\",\"shape\":[", entry.dtype)?;
+        for (axis, dim) in entry.shape.dims().iter().enumerate() {
+            out.write_all(if axis > 0 { b"," } else { b"" })?;
+            write!(out, "{dim}")?;
+        }
+        write!(out, "],\"data_offsets\":[{},{}]}}", entry.start, entry.end)?;
+    }
+    out.write_all(b"}")
+}
+
+/// A manifest alone, which may be long, goes out as it is read.
+fn write_metadata(out: &mut impl Write, metadata: &Value) -> io::Result<()> {
+    let fields = metadata.as_object().filter(|fields| fields.len() == 1);
+    match fields.and_then(|fields| fields.iter().next()) {
+        Some((key, Value::String(text))) => {
+            out.write_all(b"{")?;
+            write_text(out, key)?;
+            out.write_all(b":")?;
+            write_text(out, text)?;
+            out.write_all(b"}")
+        }
+        _ => out.write_all(to_canonical(metadata).as_bytes()),
+    }
 }
 
 /// What departs from the canonical form in a Fitment file. Each departure has its own code; the catch-all comes only
@@ -107,7 +145,7 @@ pub(super) fn check_canonical(
         let message = "the header ends with more than seven spaces or other white space".to_owned();
         findings.push(Finding::new(&rules::C_PADDING, "", message));
     }
-    if findings.len() == before && body != header_text(container.metadata(), listed) {
+    if findings.len() == before && !is_header(body, container.metadata(), listed) {
         let message = "the header holds white space, needless escapes or fields in another order".to_owned();
         findings.push(Finding::new(&rules::C_HEADER_FORM, "", message));
     }

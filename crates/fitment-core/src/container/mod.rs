@@ -3,6 +3,7 @@
 //! Offsets are `u64` throughout, so that a 32-bit reader (wasm) opens headers of files of any size. The check order is:
 //! length, cap, UTF-8, JSON, entries, exact cover of the data, then the canonical form.
 
+mod canonical;
 mod entries;
 mod header;
 mod layout;

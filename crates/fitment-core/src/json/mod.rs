@@ -4,4 +4,5 @@ mod canonical;
 mod strict;
 
 pub use canonical::to_canonical;
+pub(crate) use canonical::{to_canonical_sized, write_text};
 pub use strict::{JsonFault, parse};

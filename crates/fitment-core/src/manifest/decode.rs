@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// [`Error::Invalid`] where the manifest breaks a rule all the same; nothing panics.
 pub(crate) fn decode<'a>(
     manifest: &v1::Manifest,
-    stored: &BTreeMap<String, Tensor<'a>>,
+    stored: &BTreeMap<&str, Tensor<'a>>,
 ) -> Result<Adapter<'a>> {
     let stored = Stored(stored);
     Ok(Adapter {
@@ -26,7 +26,7 @@ pub(crate) fn decode<'a>(
     })
 }
 
-struct Stored<'s, 'a>(&'s BTreeMap<String, Tensor<'a>>);
+struct Stored<'s, 'a>(&'s BTreeMap<&'s str, Tensor<'a>>);
 
 impl<'a> Stored<'_, 'a> {
     fn get(&self, name: &str) -> Result<Tensor<'a>> {

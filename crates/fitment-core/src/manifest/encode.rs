@@ -20,7 +20,7 @@ pub struct Encoded<'a> {
 impl Encoded<'_> {
     /// The manifest's canonical text.
     pub fn text(&self) -> String {
-        to_canonical(&serde_json::to_value(&self.manifest).expect("wire types serialise"))
+        to_canonical(&self.manifest)
     }
 }
 

@@ -15,20 +15,19 @@ pub use parse::parse;
 use crate::identity;
 use crate::json::to_canonical;
 use crate::model::Digest;
+#[cfg(feature = "schema")]
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The maths core of spec section 7.2: the edits without provenance and unknown fields, as RFC 8785 JSON.
 pub fn maths_core(edits: &[v1::Edit]) -> String {
-    let edits: Vec<Value> = edits
-        .iter()
-        .map(|edit| {
-            let mut edit = edit.clone();
-            edit.strip();
-            serde_json::to_value(edit).expect("wire types serialise")
-        })
-        .collect();
-    to_canonical(&json!({ "edits": edits }))
+    let stripped = |edit: &v1::Edit| {
+        let mut edit = edit.clone();
+        edit.strip();
+        edit
+    };
+    let edits: Vec<v1::Edit> = edits.iter().map(stripped).collect();
+    to_canonical(&BTreeMap::from([("edits", edits)]))
 }
 
 /// The content id of edits whose tensors have these digests, by stored name.

@@ -126,7 +126,7 @@ impl Dump<'_> {
 
     /// Dtype, shape and SHA-256 of a stored tensor.
     fn tensor(&self, stored: &Value) -> String {
-        let shape = |tensor: &Tensor<'_>| to_canonical(&tensor.dims().into());
+        let shape = |tensor: &Tensor<'_>| to_canonical(tensor.dims());
         let tensor = stored.as_str().and_then(|name| self.encoded.tensors.get(name));
         let tensor = tensor.expect("an encoded manifest names stored tensors");
         format!("{} {} {}", tensor.dtype(), shape(tensor), hex(&sha256(tensor.bytes())))
@@ -155,7 +155,7 @@ impl Dump<'_> {
         let mut fields: Vec<_> = fields.collect();
         fields.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
         for (key, value) in fields {
-            let key = to_canonical(&Value::String(key.clone()));
+            let key = to_canonical(key);
             self.line(format_args!("{head} {key} {}", to_canonical(value)));
         }
     }

@@ -1,12 +1,12 @@
 //! Edits on the wire.
 
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// One edit; `kind` says which.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Edit {
@@ -22,25 +22,27 @@ pub enum Edit {
     Config(ConfigEdit),
 }
 
-// By hand, because serde's own tagged enums lose the path of a field that has the wrong type.
-impl<'de> Deserialize<'de> for Edit {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut fields = Map::deserialize(deserializer)?;
-        let kind = fields.shift_remove("kind").ok_or_else(|| D::Error::missing_field("kind"))?;
+impl Edit {
+    /// What is wrong with a value that is no edit, and at which field: serde's tagged enums lose the path.
+    pub(crate) fn fault(value: &Value) -> Option<String> {
+        let mut fields = match Map::deserialize(value) {
+            Ok(fields) => fields,
+            Err(error) => return Some(error.to_string()),
+        };
+        let Some(kind) = fields.shift_remove("kind") else { return Some("missing field `kind`".to_owned()) };
         match kind.as_str() {
-            Some("lora") => body(fields).map(Edit::Lora),
-            Some("set") => body(fields).map(Edit::Set),
-            Some("remove") => body(fields).map(Edit::Remove),
-            Some("add") => body(fields).map(Edit::Add),
-            Some("config") => body(fields).map(Edit::Config),
-            _ => return Err(D::Error::custom(format!("kind: no edit kind {kind}"))),
+            Some("lora") => body_fault::<LoraEdit>(fields),
+            Some("set") => body_fault::<SetEdit>(fields),
+            Some("remove") => body_fault::<RemoveEdit>(fields),
+            Some("add") => body_fault::<AddEdit>(fields),
+            Some("config") => body_fault::<ConfigEdit>(fields),
+            _ => Some(format!("kind: no edit kind {kind}")),
         }
-        .map_err(D::Error::custom)
     }
 }
 
-fn body<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, String> {
-    serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| error.to_string())
+fn body_fault<T: DeserializeOwned>(fields: Map<String, Value>) -> Option<String> {
+    serde_path_to_error::deserialize::<_, T>(Value::Object(fields)).err().map(|error| error.to_string())
 }
 
 /// What a weight edit changes (spec section 4).
