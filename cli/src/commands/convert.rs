@@ -62,9 +62,9 @@ fn save(output: &Path, args: &Convert, to: FormatId, written: &Written<'_>) -> R
     let in_place = args.src.is_file() && output.canonicalize().ok() == args.src.canonicalize().ok();
     let inputs: &[&Path] = if in_place { &[] } else { &[&args.src] };
     let placing = (args.force, inputs);
-    if to == FormatId::Fitment {
+    if to.format().is_one_file {
         let [file] = &written.files[..] else {
-            return Err(Failure::from(anyhow!("the Fitment writer gave {} files", written.files.len())));
+            return Err(Failure::from(anyhow!("the {to} writer gave {} files", written.files.len())));
         };
         return fitment_io::write_file_atomic(output, file.byte_len(), placing, &|out| {
             Ok(file.write_to(out)?)

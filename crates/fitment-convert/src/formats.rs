@@ -3,7 +3,8 @@ use crate::files::Files;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
 use crate::{fitment, peft};
-use fitment_core::Adapter;
+use fitment_core::finding::Rule;
+use fitment_core::{Adapter, Finding};
 use std::fmt;
 use std::str::FromStr;
 
@@ -34,7 +35,25 @@ pub struct Format {
     pub read: Option<Reader>,
     /// Its writer.
     pub write: Option<Writer>,
+    /// An adapter is one file, not a folder.
+    pub is_one_file: bool,
+    /// Its own rules; the format of this project has those of core.
+    pub checks: Option<Checks>,
 }
+
+/// What a format asks of its files.
+#[derive(Clone, Copy)]
+pub struct Checks {
+    /// Every breach that the files show without a base.
+    pub check: Checker,
+    /// Every rule, in order of its code.
+    pub rules: &'static [Rule],
+    /// The rule that is broken by what this version does not read: nothing of such an adapter was understood.
+    pub unsupported: &'static Rule,
+}
+
+/// Lists the breaches of files; the text names one adapter of a folder that holds several.
+pub type Checker = fn(&Files<'_>, Option<&str>) -> Result<Vec<Finding>, Error>;
 
 /// The reader of a format.
 pub type Reader = for<'a> fn(&Files<'a>, &ReadOptions<'_>) -> Result<Converted<'a>, Error>;
@@ -53,6 +72,8 @@ pub const FORMATS: &[Format] = &[
         detect: fitment::detect,
         read: Some(fitment::read),
         write: Some(fitment::write),
+        is_one_file: true,
+        checks: None,
     },
     Format {
         id: FormatId::Peft,
@@ -63,6 +84,12 @@ pub const FORMATS: &[Format] = &[
         detect: peft::detect,
         read: Some(peft::read),
         write: Some(peft::write),
+        is_one_file: false,
+        checks: Some(Checks {
+            check: peft::check,
+            rules: peft::rules::ALL,
+            unsupported: &peft::rules::P_UNSUPPORTED,
+        }),
     },
 ];
 

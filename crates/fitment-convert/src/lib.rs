@@ -64,7 +64,7 @@ mod write;
 pub use bind::bind;
 pub use error::{Clash, Error, Unmapped};
 pub use files::{Content, Files, OutputFile};
-pub use formats::{FORMATS, Format, FormatId, NoSuchFormat, Reader, Writer, detect};
+pub use formats::{Checker, Checks, FORMATS, Format, FormatId, NoSuchFormat, Reader, Writer, detect};
 pub use loss::Loss;
 pub use read::{Converted, ReadOptions, read};
 pub use write::{WriteOptions, Written, write};

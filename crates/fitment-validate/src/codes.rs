@@ -1,12 +1,13 @@
 //! One table of every rule: what `--explain` says, and what the outputs cite.
 
 use crate::rules;
-use fitment_convert::peft;
+use fitment_convert::FORMATS;
 use fitment_core::finding::{Code, Rule, rules as format};
 
 /// Every rule, in order of its code within its group: container, manifest, edits, foreign formats, base.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
-    format::ALL.iter().chain(peft::rules::ALL).chain(rules::ALL)
+    let foreign = FORMATS.iter().filter_map(|format| format.checks).flat_map(|checks| checks.rules);
+    format::ALL.iter().chain(foreign).chain(rules::ALL)
 }
 
 /// The rule of a code, whatever the case of its letter.

@@ -2,7 +2,7 @@ use crate::base;
 use crate::error::Error;
 use crate::outcome::{Checked, Options, Outcome, Refusal};
 use crate::{each, effect, file, foreign, rules};
-use fitment_convert::{Error as ConvertError, Files, FormatId, detect};
+use fitment_convert::{Checks, Error as ConvertError, Files, FormatId, detect};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::Adapter;
 use fitment_core::{Depth, Finding};
@@ -52,9 +52,9 @@ pub fn validate(
         },
     };
     outcome.format = Some(format.to_string());
-    let findings = match format {
-        FormatId::Fitment => fitment(input, base, &mut outcome.checked)?,
-        FormatId::Peft => peft(input, base, &mut outcome.checked)?,
+    let findings = match format.format().checks {
+        None => fitment(input, base, &mut outcome.checked)?,
+        Some(checks) => foreign(input, (format, checks), base, &mut outcome.checked)?,
     };
     outcome.judge(findings, options);
     Ok(outcome)
@@ -102,12 +102,13 @@ fn fitment(
     Ok(findings)
 }
 
-fn peft(
+fn foreign(
     input: &Input<'_, '_>,
+    format: (FormatId, Checks),
     base: Option<&dyn Checkpoint>,
     checked: &mut Checked,
 ) -> Result<Vec<Finding>, Error> {
-    let look = foreign::check_peft(input.files, input.adapter_name, base)?;
+    let look = foreign::check(input, format, base)?;
     let weights = look.adapter.is_some();
     *checked = Checked { format: !look.is_refused, weights, base: look.base, digests: 0 };
     let mut findings = look.findings;

@@ -5,7 +5,8 @@ mod peft;
 use crate::base::{self, BaseReport, Missing, missing_findings};
 use crate::error::Error;
 use crate::rules;
-use fitment_convert::{Clash, Error as ConvertError, Files, FormatId, ReadOptions, Unmapped, read};
+use crate::validate::Input;
+use fitment_convert::{Checks, Clash, Error as ConvertError, Files, FormatId, ReadOptions, Unmapped, read};
 use fitment_core::checkpoint::{Checkpoint, CheckpointError, Names};
 use fitment_core::finding::{Finding, rules as format};
 use fitment_core::model::{Adapter, Edit};
@@ -23,20 +24,20 @@ pub(crate) struct Look<'a> {
     pub(crate) base: bool,
 }
 
-/// Checks a PEFT adapter, with a base when there is one.
+/// Checks an adapter of a foreign format, with a base when there is one.
 ///
 /// # Errors
 /// When the folder holds several adapters and none is named, or the base cannot be read.
-pub(crate) fn check_peft<'a>(
-    files: &Files<'a>,
-    adapter_name: Option<&str>,
+pub(crate) fn check<'a>(
+    input: &Input<'_, 'a>,
+    (format, checks): (FormatId, Checks),
     base: Option<&dyn Checkpoint>,
 ) -> Result<Look<'a>, Error> {
-    let findings = fitment_convert::peft::check(files, adapter_name)?;
-    let refused = fitment_convert::peft::rules::P_UNSUPPORTED.code;
-    let is_refused = findings.iter().any(|finding| finding.code == refused);
+    let Input { files, adapter_name, .. } = *input;
+    let findings = (checks.check)(files, adapter_name)?;
+    let is_refused = findings.iter().any(|finding| finding.code == checks.unsupported.code);
     let mut look = Look { findings, is_refused, ..Look::default() };
-    let options = ReadOptions { from: Some(FormatId::Peft), adapter_name, ..ReadOptions::default() };
+    let options = ReadOptions { from: Some(format), adapter_name, ..ReadOptions::default() };
     match (read(files, &options), base) {
         (Ok(converted), _) => look.adapter = Some(converted.adapter),
         // Only a base can tell what such an adapter does.
@@ -47,10 +48,12 @@ pub(crate) fn check_peft<'a>(
         (Err(_), _) => {}
     }
     if let Some(base) = base {
-        on_base(&mut look, files, &ReadOptions { base: Some(base), ..options }, base)?;
+        on_base(&mut look, files, &ReadOptions { base: Some(base), ..options }, (base, checks))?;
     }
     if let Some(adapter) = &look.adapter {
-        look.findings.extend(peft::not_loaded(adapter, base));
+        if format == FormatId::Peft {
+            look.findings.extend(peft::not_loaded(adapter, base));
+        }
         look.findings.extend(mixed_dtypes(adapter));
     }
     Ok(look)
@@ -61,7 +64,7 @@ fn on_base<'a>(
     look: &mut Look<'a>,
     files: &Files<'a>,
     options: &ReadOptions<'_>,
-    base: &dyn Checkpoint,
+    (base, checks): (&dyn Checkpoint, Checks),
 ) -> Result<(), CheckpointError> {
     let report = match read(files, options) {
         Ok(converted) => {
@@ -76,7 +79,7 @@ fn on_base<'a>(
         Err(ConvertError::Malformed { .. }) => return Ok(()),
         Err(ConvertError::Unsupported { .. }) if look.is_refused => return Ok(()),
         Err(ConvertError::Base(error)) => return Err(error),
-        Err(error) => BaseReport { findings: refusal(&error, base), digests: 0 },
+        Err(error) => BaseReport { findings: refusal(&error, base, checks), digests: 0 },
     };
     look.findings.extend(report.findings);
     look.base = true;
@@ -84,7 +87,7 @@ fn on_base<'a>(
 }
 
 /// Why an adapter that is sound by itself cannot be read against the base.
-fn refusal(error: &ConvertError, base: &dyn Checkpoint) -> Vec<Finding> {
+fn refusal(error: &ConvertError, base: &dyn Checkpoint, checks: Checks) -> Vec<Finding> {
     match error {
         ConvertError::Unmapped { culprits } => {
             let names = Names::new(base.tensors().keys().map(String::as_str));
@@ -104,8 +107,7 @@ fn refusal(error: &ConvertError, base: &dyn Checkpoint) -> Vec<Finding> {
         }
         ConvertError::Unsupported { what, reason, hint } => {
             let quantised = fitment_core::checkpoint::quantised::find(base).is_some();
-            let rule =
-                if quantised { &rules::B_QUANTISED } else { &fitment_convert::peft::rules::P_UNSUPPORTED };
+            let rule = if quantised { &rules::B_QUANTISED } else { checks.unsupported };
             vec![Finding::new(rule, what.clone(), format!("{reason} ({hint})"))]
         }
         ConvertError::Ambiguous { what, reason, hint } => {
