@@ -1,6 +1,8 @@
 //! What may be typed: one definition from which parsing, help, completions and the man page come.
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fitment_convert::FORMATS;
 use std::path::PathBuf;
 
 /// Convert, validate, inspect and apply neural-network adapters.
@@ -17,26 +19,43 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str =
-    "Exit codes: 0 done; 1 findings, mismatch or refused loss; 2 usage or unreadable input;
-3 nothing could be checked; 130 interrupted.
+    "Exit codes: 0 done; 1 findings, mismatch or refused loss; 2 usage, or input that cannot be read or used;
+3 nothing could be checked (validate: readable, but no adapter of a known format); 130 interrupted.
 
 Examples:
   fitment convert my-lora -o my-lora.fitment.safetensors --base ./Llama-3.2-1B
   fitment validate my-lora.fitment.safetensors --base ./Llama-3.2-1B
   fitment apply ./Llama-3.2-1B my-lora.fitment.safetensors -o ./merged";
 
+const EVERYWHERE: &str = "Options of every command";
+
 /// Options of every verb.
 #[derive(Args, Debug)]
 pub(crate) struct Global {
-    /// Print one JSON document on standard output instead of text
-    #[arg(long, global = true)]
+    /// Print one JSON document on standard output instead of text, for an error too
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
     /// Print errors only
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     pub(crate) quiet: bool,
     /// Print more: every assumption, every tensor
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = EVERYWHERE)]
     pub(crate) verbose: bool,
+}
+
+/// The formats that can be read, for `--from`.
+fn readable() -> PossibleValuesParser {
+    FORMATS.iter().filter(|format| format.read.is_some()).map(|format| format.name).collect::<Vec<_>>().into()
+}
+
+/// The formats that can be written, for `--to`.
+fn writable() -> PossibleValuesParser {
+    FORMATS
+        .iter()
+        .filter(|format| format.write.is_some())
+        .map(|format| format.name)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// The verbs.
@@ -67,10 +86,10 @@ pub(crate) struct Convert {
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: Option<PathBuf>,
     /// Format to write
-    #[arg(long, value_name = "FORMAT", default_value = "fitment")]
+    #[arg(long, value_name = "FORMAT", default_value = "fitment", value_parser = writable())]
     pub(crate) to: String,
     /// Format of SRC, when more than one fits
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = readable())]
     pub(crate) from: Option<String>,
     /// Base checkpoint to check against and to bind to
     #[arg(long, value_name = "BASE")]
@@ -94,7 +113,9 @@ pub(crate) struct Convert {
 
 /// Check files against every rule of the spec, of their format and of the base
 ///
-/// Prints all findings. Severities: error, warning, note. A finding at or above --fail-on makes the exit code 1.
+/// Prints all findings. Severities: error, warning, note. A finding at or above --fail-on makes the exit code 1; with
+/// --quiet only those are printed. Without one the exit code is 3 when a PATH can be read but is no adapter of a known
+/// format: nothing could be checked. A PATH that cannot be read ends the run with 2.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   fitment validate my-lora.fitment.safetensors
@@ -121,7 +142,7 @@ pub(crate) struct Validate {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<ReportFormat>,
     /// Format of the adapters, when more than one fits
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = readable())]
     pub(crate) from: Option<String>,
     /// Which of several adapters in a folder
     #[arg(long, value_name = "NAME")]
@@ -129,6 +150,13 @@ pub(crate) struct Validate {
     /// Say what a code means and what to do, and stop
     #[arg(long, value_name = "CODE", conflicts_with = "paths")]
     pub(crate) explain: Option<String>,
+}
+
+impl Validate {
+    /// Whether the report is asked for as JSON, in either way.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Some(ReportFormat::Json)
+    }
 }
 
 /// Severities that a run can fail on.
@@ -159,7 +187,7 @@ pub(crate) enum ReportFormat {
 #[command(after_help = "Examples:
   fitment inspect my-lora.fitment.safetensors
   fitment inspect my-lora --tensors
-  fitment inspect my-lora --json | jq .rank")]
+  fitment inspect my-lora --json | jq .ranks")]
 pub(crate) struct Inspect {
     /// Adapter to show
     pub(crate) path: PathBuf,
@@ -170,7 +198,7 @@ pub(crate) struct Inspect {
     #[arg(long, value_name = "BASE")]
     pub(crate) base: Option<PathBuf>,
     /// Format of PATH, when more than one fits
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = readable())]
     pub(crate) from: Option<String>,
     /// Which of several adapters in the folder
     #[arg(long, value_name = "NAME")]
@@ -208,7 +236,7 @@ pub(crate) struct Apply {
     #[arg(long)]
     pub(crate) allow_base_mismatch: bool,
     /// Format of the adapters, when more than one fits
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = readable())]
     pub(crate) from: Option<String>,
     /// Which of several adapters, where PATH is a folder that holds more than one
     #[arg(long, value_name = "NAME")]

@@ -93,8 +93,22 @@ impl Console {
         }
     }
 
-    /// The error line and its hint.
+    /// An error for those who read standard output alone: `{"fitment_error": 1, "error": {message, hint, exit}}`, a stable
+    /// contract.
+    pub(crate) fn error_document(message: &str, hint: Option<&str>, exit: Exit) {
+        let error = serde_json::json!({ "message": message, "hint": hint, "exit": exit as u8 });
+        let document = serde_json::json!({ "fitment_error": 1, "error": error });
+        let mut out = anstream::stdout().lock();
+        // The error stands on standard error too: that this output fails changes nothing.
+        let _ = writeln!(out, "{document:#}");
+    }
+
+    /// The error line and its hint; with `--json` the document too.
     pub(crate) fn fail(self, failure: &Failure) {
+        if self.json {
+            let message = format!("{:#}", failure.error);
+            Console::error_document(&message, failure.hint.as_deref(), failure.exit);
+        }
         line("error: ", ERROR, &one_line(&format!("{:#}", failure.error)));
         if let Some(hint) = &failure.hint {
             line("hint: ", HINT, &one_line(hint));

@@ -4,6 +4,7 @@ use super::open::{self, of_io};
 use crate::args::{FailOn, ReportFormat, Validate};
 use crate::console::{Console, Exit, Failure, Run};
 use anyhow::anyhow;
+use clap::ValueEnum;
 use fitment_convert::Files;
 use fitment_core::Severity;
 use fitment_core::checkpoint::Checkpoint;
@@ -13,6 +14,10 @@ use fitment_validate::output::{self, Style};
 use fitment_validate::{Input, Options, Outcome, Verdict, codes};
 
 pub(crate) fn run(args: &Validate, console: Console) -> Run {
+    if let Some(format) = args.format.filter(|_| console.json && !args.is_json()) {
+        let error = anyhow!("--json and --format {} ask for two forms", name_of(format));
+        return Err(Failure::from(error).hint("leave one of them out"));
+    }
     if let Some(code) = &args.explain {
         return explain(code, console);
     }
@@ -29,6 +34,10 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
     }
     print(&outcomes, args, console)?;
     Ok(exit_of(&outcomes, args.fail_on))
+}
+
+fn name_of(format: ReportFormat) -> String {
+    format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn files_of(files: &AdapterFiles) -> Files<'_> {
@@ -49,8 +58,7 @@ fn check(input: &Input<'_, '_>, base: Option<&CheckpointDir>, options: &Options)
 
 fn explain(code: &str, console: Console) -> Run {
     let text = codes::explain(code).ok_or_else(|| {
-        Failure::new(Exit::Unusable, anyhow!("no finding has the code {code:?}"))
-            .hint("codes look like C011, M014, E003, P010 or B001; the specification lists them")
+        Failure::new(Exit::Unusable, anyhow!("no finding has the code {code:?}")).hint(CODES)
     })?;
     if console.json {
         let rule = codes::find(code);
@@ -68,10 +76,12 @@ fn explain(code: &str, console: Console) -> Run {
     Ok(Exit::Done)
 }
 
+const CODES: &str = "codes look like C011, M014, E003, P010 or B001; the specification lists them";
+
 fn rules(names: &[String]) -> Result<Vec<Code>, Failure> {
     let rule = |name: &String| {
         let rule = codes::find(name).map(|rule| rule.code);
-        rule.ok_or_else(|| Failure::from(anyhow!("no finding has the code {name:?}")))
+        rule.ok_or_else(|| Failure::from(anyhow!("no finding has the code {name:?}")).hint(CODES))
     };
     names.iter().map(rule).collect()
 }
@@ -86,6 +96,7 @@ fn print(outcomes: &[Outcome], args: &Validate, console: Console) -> Result<(), 
         ReportFormat::Json => output::json(outcomes),
         ReportFormat::Github => output::github(outcomes),
         ReportFormat::Sarif => output::sarif(outcomes),
+        ReportFormat::Text if console.quiet => output::failing(outcomes, severity(args.fail_on), &COLOURS),
         ReportFormat::Text => output::text(outcomes, &COLOURS),
     };
     console.data(&text)
@@ -102,11 +113,7 @@ const COLOURS: Style = Style {
 
 /// Findings weigh more than what could not be checked, which weighs more than a clean file.
 fn exit_of(outcomes: &[Outcome], fail_on: FailOn) -> Exit {
-    let fail_on = match fail_on {
-        FailOn::Error => Severity::Error,
-        FailOn::Warning => Severity::Warning,
-        FailOn::Note => Severity::Note,
-    };
+    let fail_on = severity(fail_on);
     let verdicts: Vec<Verdict> = outcomes.iter().map(|outcome| outcome.verdict(fail_on)).collect();
     if verdicts.contains(&Verdict::Findings) {
         Exit::Findings
@@ -114,5 +121,13 @@ fn exit_of(outcomes: &[Outcome], fail_on: FailOn) -> Exit {
         Exit::Unchecked
     } else {
         Exit::Done
+    }
+}
+
+fn severity(fail_on: FailOn) -> Severity {
+    match fail_on {
+        FailOn::Error => Severity::Error,
+        FailOn::Warning => Severity::Warning,
+        FailOn::Note => Severity::Note,
     }
 }

@@ -103,7 +103,10 @@ impl Error {
                     .to_owned(),
             ),
             Error::Mismatch { .. } => Some("the adapter was made for another base: check --base".to_owned()),
-            Error::NotDetected { .. } => Some("name the format with --from".to_owned()),
+            Error::NotDetected { .. } => Some(
+                "name the file or folder of the adapter itself; --from reads it as a format all the same"
+                    .to_owned(),
+            ),
             Error::Malformed { findings } if findings.len() > 1 => {
                 Some("`fitment validate` lists all of them".to_owned())
             }

@@ -10,7 +10,7 @@ mod text;
 pub use github::github;
 pub use json::{JSON_VERSION, json};
 pub use sarif::sarif;
-pub use text::{Style, text};
+pub use text::{Style, failing, text};
 
 use crate::codes;
 use crate::outcome::Outcome;

@@ -39,20 +39,33 @@ impl Style {
 pub fn text(outcomes: &[Outcome], style: &Style) -> String {
     let mut out = String::new();
     for outcome in outcomes {
-        for (index, finding) in outcome.findings.iter().enumerate() {
-            line(&mut out, outcome, finding, style);
-            let next = outcome.findings.get(index + 1);
-            if next.is_none_or(|next| next.code != finding.code) {
-                help(&mut out, finding, style);
-            }
-        }
-        if let Some(refusal) = &outcome.refusal {
-            refused(&mut out, outcome, refusal, style);
-        }
+        body(&mut out, outcome, Severity::Note, style);
         let (before, behind) = style.summary;
         writeln!(out, "{before}{}{behind}", summary(outcome)).expect("writing to a string does not fail");
     }
     out
+}
+
+/// [`text`] of what makes a run fail, and nothing else: findings at or above a severity, and what could not be checked.
+pub fn failing(outcomes: &[Outcome], fail_on: Severity, style: &Style) -> String {
+    let mut out = String::new();
+    for outcome in outcomes {
+        body(&mut out, outcome, fail_on, style);
+    }
+    out
+}
+
+fn body(out: &mut String, outcome: &Outcome, least: Severity, style: &Style) {
+    let mut findings = outcome.findings.iter().filter(|finding| finding.severity >= least).peekable();
+    while let Some(finding) = findings.next() {
+        line(out, outcome, finding, style);
+        if findings.peek().is_none_or(|next| next.code != finding.code) {
+            help(out, finding, style);
+        }
+    }
+    if let Some(refusal) = &outcome.refusal {
+        refused(out, outcome, refusal, style);
+    }
 }
 
 fn line(out: &mut String, outcome: &Outcome, finding: &Finding, style: &Style) {
