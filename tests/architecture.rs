@@ -1,6 +1,5 @@
 //! The rules of the crates that no compiler checks: who may depend on whom, what stays pure, what needs a reason.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -47,6 +46,10 @@ const UNSAFE_FILES: &[(&str, usize)] = &[("fitment-io", usize::MAX), ("fitment-m
 
 struct Package {
     name: String,
+    /// Whether it goes to the registry.
+    is_published: bool,
+    /// What its manifest names as its readme.
+    readme: Option<PathBuf>,
     folder: PathBuf,
     dependencies: Vec<Dependency>,
 }
@@ -77,6 +80,9 @@ fn package(value: &Value) -> Package {
     };
     Package {
         name: value["name"].as_str().expect("a name").to_owned(),
+        // No list of registries means all of them; an empty one, none.
+        is_published: value["publish"].is_null(),
+        readme: value["readme"].as_str().map(PathBuf::from),
         folder: manifest.parent().expect("a manifest lies in a folder").to_owned(),
         dependencies: dependencies.iter().map(dependency).collect(),
     }
@@ -168,56 +174,140 @@ fn the_reason_check_rejects_a_bare_dependency() {
     assert_eq!(without_reason(manifest), ["serde = \"1\"", "rand = \"1\" # x"]);
 }
 
+/// Names the dependencies of a crate's manifest that do not take their version from the root.
+fn own_versions(manifest: &str) -> Vec<(&str, &str)> {
+    let lines = dependency_lines(manifest).into_iter();
+    lines.filter(|(_, line)| !line.contains("workspace = true")).collect()
+}
+
 #[test]
 fn versions_stand_only_in_the_root_manifest() {
     let mut faults = Vec::new();
     for package in packages() {
         let manifest = text(&package.folder.join("Cargo.toml"));
-        let own_version =
-            dependency_lines(&manifest).into_iter().filter(|(_, line)| !line.contains("workspace = true"));
-        faults.extend(own_version.map(|(section, line)| format!("{}, [{section}]: {line}", package.name)));
+        let lines = own_versions(&manifest).into_iter();
+        faults.extend(lines.map(|(section, line)| format!("{}, [{section}]: {line}", package.name)));
     }
     assert_none(&faults);
+}
+
+#[test]
+fn the_version_check_rejects_a_version_in_any_section() {
+    let manifest = "[package]\nversion = \"1\"\n[dependencies]\nserde.workspace = true\nhalf = \"2\"\n
+[target.'cfg(unix)'.dev-dependencies]\nlibc = { version = \"0.2\" }\nrayon = { workspace = true }\n";
+    let wanted = [
+        ("dependencies", "half = \"2\""),
+        ("target.'cfg(unix)'.dev-dependencies", "libc = { version = \"0.2\" }"),
+    ];
+    assert_eq!(own_versions(manifest), wanted);
+}
+
+/// What of the workspace's lints a crate does not keep, by its manifest and its first file.
+fn lint_faults(name: &str, manifest: &str, first_file: &str) -> Vec<&'static str> {
+    // rustfmt may break the attribute over lines.
+    let attributes: String = first_file.split_whitespace().collect();
+    let warns = attributes.contains("#![warn(clippy::disallowed_methods,reason=");
+    let faults = [
+        (!manifest.contains("\n[lints]\nworkspace = true"), "its manifest lacks `[lints] workspace = true`"),
+        (
+            warns == IMPURE.contains(&name),
+            "pure crates, and no others, warn of clippy::disallowed_methods in their first file",
+        ),
+    ];
+    faults.into_iter().filter(|(is_fault, _)| *is_fault).map(|(_, fault)| fault).collect()
 }
 
 #[test]
 fn every_crate_keeps_the_lints_of_the_workspace() {
     let mut faults = Vec::new();
     for package in packages() {
-        if !text(&package.folder.join("Cargo.toml")).contains("\n[lints]\nworkspace = true") {
-            faults.push(format!("{}: its manifest lacks `[lints] workspace = true`", package.name));
-        }
-        let (path, first_file) = crate_root(&package);
-        // rustfmt may break the attribute over lines.
-        let attributes: String = first_file.split_whitespace().collect();
-        let warns = attributes.contains("#![warn(clippy::disallowed_methods,reason=");
-        if warns == IMPURE.contains(&package.name.as_str()) {
-            faults.push(format!(
-                "{}: pure crates, and no others, warn of clippy::disallowed_methods",
-                path.display()
-            ));
-        }
+        let (_, first_file) = crate_root(&package);
+        let found = lint_faults(&package.name, &text(&package.folder.join("Cargo.toml")), &first_file);
+        faults.extend(found.into_iter().map(|fault| format!("{}: {fault}", package.name)));
     }
     assert_none(&faults);
 }
 
 #[test]
+fn the_lint_check_rejects_a_crate_that_keeps_none() {
+    let manifest = "[package]\n\n[lints]\nworkspace = true\n";
+    let warns = "#![warn(\n    clippy::disallowed_methods,\n    reason = \"pure\"\n)]\n";
+    assert_eq!(lint_faults("fitment-core", manifest, warns), [""; 0]);
+    assert_eq!(lint_faults("fitment-io", manifest, ""), [""; 0]);
+    assert_eq!(lint_faults("fitment-core", "[package]\n", "").len(), 2);
+    assert_eq!(lint_faults("fitment-core", manifest, "#![warn(clippy::disallowed_methods)]").len(), 1);
+    assert_eq!(lint_faults("fitment-io", manifest, warns).len(), 1);
+}
+
+/// Why a crate with these files (the first of them its root) may not hold the unsafe code that it could.
+fn unsafe_fault(name: &str, files: &[(PathBuf, String)]) -> Option<String> {
+    let Some((_, limit)) = UNSAFE_FILES.iter().find(|(allowed, _)| *allowed == name) else {
+        let forbids = files.first().is_some_and(|(_, text)| text.contains("\n#![forbid(unsafe_code)]"));
+        return (!forbids).then(|| format!("{name}: its first file lacks #![forbid(unsafe_code)]"));
+    };
+    let lifting = files.iter().filter(|(_, text)| text.contains("unsafe_code")).map(|(path, _)| path);
+    let lifting: Vec<_> = lifting.collect();
+    (lifting.len() > *limit).then(|| format!("{name}: unsafe code in {lifting:?}, allowed in {limit}"))
+}
+
+#[test]
 fn unsafe_code_lies_only_where_the_design_puts_it() {
-    let allowed: BTreeMap<_, _> = UNSAFE_FILES.iter().copied().collect();
     let mut faults = Vec::new();
     for package in packages() {
-        let Some(&limit) = allowed.get(package.name.as_str()) else {
-            let (path, first_file) = crate_root(&package);
-            if !first_file.contains("\n#![forbid(unsafe_code)]") {
-                faults.push(format!("{}: lacks #![forbid(unsafe_code)]", path.display()));
-            }
-            continue;
-        };
-        let lifts = |path: &PathBuf| text(path).contains("unsafe_code");
-        let files: Vec<_> = rust_files(&package.folder.join("src")).into_iter().filter(lifts).collect();
-        if files.len() > limit {
-            faults.push(format!("{}: unsafe code in {files:?}, allowed in {limit}", package.name));
-        }
+        let (root, first_file) = crate_root(&package);
+        let others = rust_files(&package.folder.join("src")).into_iter().filter(|path| *path != root);
+        let others = others.map(|path| (path.clone(), text(&path)));
+        let files: Vec<_> = [(root.clone(), first_file)].into_iter().chain(others).collect();
+        faults.extend(unsafe_fault(&package.name, &files));
     }
     assert_none(&faults);
+}
+
+#[test]
+fn the_unsafe_check_rejects_a_crate_that_does_not_forbid_it_and_a_second_file_that_lifts_it() {
+    let file = |name: &str, text: &str| (PathBuf::from(name), text.to_owned());
+    let forbids = file("lib.rs", "//! Docs.\n\n#![forbid(unsafe_code)]\n");
+    let (plain, lifts) = (file("lib.rs", "//! Docs.\n"), "#![allow(unsafe_code, reason = \"a map\")]\n");
+    assert_eq!(unsafe_fault("fitment-core", &[forbids]), None);
+    assert!(
+        unsafe_fault("fitment-core", &[plain.clone(), file("b.rs", "#![forbid(unsafe_code)]\n")]).is_some()
+    );
+    assert_eq!(unsafe_fault("fitment-math", &[plain.clone(), file("a.rs", lifts)]), None);
+    assert!(unsafe_fault("fitment-math", &[plain, file("a.rs", lifts), file("b.rs", lifts)]).is_some());
+}
+
+/// What a published crate would lack in the registry: cargo packs only what lies in its folder, and the readme.
+fn packing_faults(package: &Package) -> Vec<String> {
+    let mut faults = Vec::new();
+    for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        let same = std::fs::read(package.folder.join(name)).ok() == std::fs::read(root().join(name)).ok();
+        if !same {
+            faults.push(format!("{}: no {name} in its folder: link the one of the root", package.name));
+        }
+    }
+    if !package.readme.as_ref().is_some_and(|path| package.folder.join(path).is_file()) {
+        faults.push(format!("{}: its manifest names no readme that is there", package.name));
+    }
+    faults
+}
+
+#[test]
+fn every_published_crate_carries_its_licences_and_a_readme() {
+    let published = packages().into_iter().filter(|package| package.is_published);
+    let faults: Vec<String> = published.flat_map(|package| packing_faults(&package)).collect();
+    assert_none(&faults);
+}
+
+#[test]
+fn the_packing_check_rejects_a_crate_with_neither() {
+    let bare = |readme: Option<&str>| Package {
+        name: "fitment-new".to_owned(),
+        is_published: true,
+        readme: readme.map(PathBuf::from),
+        folder: root().join("tests"),
+        dependencies: Vec::new(),
+    };
+    assert_eq!(packing_faults(&bare(None)).len(), 3);
+    assert_eq!(packing_faults(&bare(Some("nowhere.md"))).len(), 3);
+    assert_eq!(packing_faults(&bare(Some("../README.md"))).len(), 2);
 }
