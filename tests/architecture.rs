@@ -11,7 +11,8 @@ use serde_json::Value;
 const EDGES: &[(&str, &[&str])] = &[
     ("fitment-core", &[]),
     ("fitment-math", &["fitment-core"]),
-    ("fitment-convert", &["fitment-core", "fitment-math"]),
+    ("fitment-torch", &["fitment-core"]),
+    ("fitment-convert", &["fitment-core", "fitment-math", "fitment-torch"]),
     ("fitment-validate", &["fitment-core", "fitment-convert", "fitment-math"]),
     ("fitment-merge", &["fitment-core", "fitment-math"]),
     ("fitment-apply", &["fitment-core", "fitment-math"]),
@@ -29,6 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const LIBRARIES: &[&str] = &[
     "fitment-core",
     "fitment-math",
+    "fitment-torch",
     "fitment-convert",
     "fitment-validate",
     "fitment-merge",

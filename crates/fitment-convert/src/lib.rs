@@ -40,6 +40,7 @@
 //! | [`bind()`] | an adapter and the base it touches |
 //! | [`Loss`] | everything that a conversion drops or takes for granted |
 //! | [`peft`] | Hugging Face PEFT, with its rules as codes |
+//! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
 //! Three kinds of bad news, three types: an [`Error`] ends the conversion and says who must act; a
 //! [`Finding`](fitment_core::Finding) is what the files break or bend, with a code; a [`Loss`] is what the result lacks or assumes.
@@ -68,3 +69,6 @@ pub use formats::{Checker, Checks, FORMATS, Format, FormatId, NoSuchFormat, Read
 pub use loss::Loss;
 pub use read::{Converted, ReadOptions, read};
 pub use write::{WriteOptions, Written, write};
+
+/// PyTorch weight files, which some formats hold.
+pub use fitment_torch as torch;

@@ -1,13 +1,13 @@
 //! One table of every rule: what `--explain` says, and what the outputs cite.
 
 use crate::rules;
-use fitment_convert::FORMATS;
+use fitment_convert::{FORMATS, torch};
 use fitment_core::finding::{Code, Rule, rules as format};
 
 /// Every rule, in order of its code within its group: container, manifest, edits, foreign formats, base.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
     let foreign = FORMATS.iter().filter_map(|format| format.checks).flat_map(|checks| checks.rules);
-    format::ALL.iter().chain(foreign).chain(rules::ALL)
+    format::ALL.iter().chain(foreign).chain(torch::rules::ALL).chain(rules::ALL)
 }
 
 /// The rule of a code, whatever the case of its letter.
@@ -47,7 +47,7 @@ mod tests {
             let code = rule.code.0;
             assert!(seen.insert(code), "{code} stands twice");
             let (group, number) = code.split_at(1);
-            assert!("CMEPB".contains(group) && number.len() == 3 && number.parse::<u16>().is_ok(), "{code}");
+            assert!("CMEPTB".contains(group) && number.len() == 3 && number.parse::<u16>().is_ok(), "{code}");
         }
     }
 
@@ -61,8 +61,12 @@ mod tests {
                 rule.code
             );
             assert!(rule.remedy.ends_with(['.', '?']), "{}: {}", rule.code, rule.remedy);
-            let of_peft = rule.code.0.starts_with('P');
-            assert_eq!(rule.section.starts_with("PEFT: "), of_peft, "{}: {}", rule.code, rule.section);
+            let tool = [('P', "PEFT: "), ('T', "torch: ")]
+                .into_iter()
+                .find(|(group, _)| rule.code.0.starts_with(*group));
+            let names_tool = |(_, tool): (char, &str)| rule.section.starts_with(tool);
+            let of_spec = rule.section.starts_with(|c: char| c.is_ascii_digit());
+            assert!(tool.map_or(of_spec, names_tool), "{}: {}", rule.code, rule.section);
         }
     }
 
