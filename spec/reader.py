@@ -12,11 +12,12 @@ import struct
 import sys
 
 FEATURES = set(
-    """add add.exceptions component config experts lora lora.conv lora.magnitude lora.mid lora.stacked
-    lora.transposed remove set set.create set.rows slice uses""".split()
+    """add add.exceptions component config experts intervention intervention.activation intervention.dims intervention.input_site
+    lora lora.conv lora.magnitude lora.mid lora.stacked lora.transposed remove set set.create set.rows slice uses when""".split()
 )
 # Section 7.2: what of an edit enters the content id, in the order in which appendix A prints it.
-FUNCTION = """component target experts slice uses form transposed scale magnitude dtype create key value""".split()
+FUNCTION = """component target experts slice uses when form transposed site input_site dims scale activation subtract orthonormal
+magnitude positions overlap rounding dtype create key value""".split()
 
 
 class Refused(Exception):

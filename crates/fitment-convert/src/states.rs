@@ -73,7 +73,7 @@ fn advance(edit: &Edit<'_>, state: &mut Vec<u64>) -> Result<(), String> {
             }
             Ok(())
         }
-        Edit::Remove(_) | Edit::Config(_) => Ok(()),
+        Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => Ok(()),
     }
 }
 

@@ -32,3 +32,6 @@ pub const MAX_SAFE_INTEGER: u64 = 1 << 53;
 
 /// Bytes of a foreign config file that is parsed (not merely carried).
 pub const MAX_CONFIG_BYTES: usize = 16_000_000;
+
+/// Positions that one intervention lists: more than any method names, few enough to resolve for each prompt.
+pub const MAX_POSITIONS: usize = 65_536;

@@ -49,6 +49,7 @@ prop_compose! {
             experts: (experts > 0).then_some(ExpertRange { start: 3, end: 3 + experts }),
             slice: vec![],
             uses: vec![],
+            when: None,
         };
         let lora = Lora {
             target, form: LoraForm::Matrix, transposed, scale, up, down, mid: None, magnitude: None,

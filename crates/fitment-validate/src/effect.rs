@@ -2,7 +2,7 @@
 
 use crate::rules;
 use fitment_core::finding::Finding;
-use fitment_core::model::{Adapter, Edit};
+use fitment_core::model::{Adapter, Edit, Intervention};
 use fitment_core::tensor::{Dtype, Tensor};
 
 /// Edits that do nothing, and the adapter as a whole.
@@ -20,7 +20,7 @@ pub(crate) fn check(adapter: &Adapter<'_>) -> Vec<Finding> {
     }
     let switched_off = idle.into_iter().filter(|edit| scale(edit) == Some(0.0));
     let finding = |edit: &Edit<'_>| {
-        let label = edit.target().map(fitment_core::model::Target::label).unwrap_or_default();
+        let label = edit.label().unwrap_or_default();
         Finding::new(&rules::B_SCALE_ZERO, label, "its scale is 0: the edit does nothing")
     };
     switched_off.map(finding).collect()
@@ -30,6 +30,7 @@ fn scale(edit: &Edit<'_>) -> Option<f64> {
     match edit {
         Edit::Lora(lora) => Some(lora.scale),
         Edit::Add(add) => Some(add.scale),
+        Edit::Intervention(edit) => Some(edit.scale),
         Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => None,
     }
 }
@@ -43,8 +44,15 @@ fn is_idle(edit: &Edit<'_>) -> bool {
             lora.magnitude.is_none() && (lora.scale == 0.0 || factors.any(is_zero))
         }
         Edit::Add(add) => add.exceptions.is_none() && (add.scale == 0.0 || is_zero(&add.value)),
+        Edit::Intervention(edit) => is_idle_intervention(edit),
         Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => false,
     }
+}
+
+/// Without `c`, a zero `U` leaves every state as it is.
+fn is_idle_intervention(edit: &Intervention<'_>) -> bool {
+    let constant = edit.up_bias.as_ref().is_none_or(is_zero);
+    edit.scale == 0.0 || constant && edit.up.as_ref().is_some_and(is_zero)
 }
 
 /// Whether all elements are zero; one look at the first is nearly always enough.

@@ -194,10 +194,20 @@ fn function(edit: &Value) -> Value {
         "experts",
         "slice",
         "uses",
+        "when",
         "form",
         "transposed",
+        "site",
+        "input_site",
+        "dims",
         "scale",
+        "activation",
+        "subtract",
+        "orthonormal",
         "magnitude",
+        "positions",
+        "overlap",
+        "rounding",
         "dtype",
         "create",
         "key",
@@ -217,8 +227,9 @@ fn requires(edits: &Value) -> std::collections::BTreeSet<String> {
     for edit in edits.as_array().expect("edits are a list") {
         let kind = edit["kind"].as_str().unwrap_or_default();
         features.insert(kind.to_owned());
-        let fields =
-            ["component", "experts", "slice", "uses"].iter().filter(|field| edit.get(**field).is_some());
+        let fields = ["component", "experts", "slice", "uses", "when"]
+            .iter()
+            .filter(|field| edit.get(**field).is_some());
         features.extend(fields.map(|field| (*field).to_owned()));
         let has_role = |role: &str| edit.pointer(&format!("/tensors/{role}")).is_some();
         let options = [
@@ -230,6 +241,9 @@ fn requires(edits: &Value) -> std::collections::BTreeSet<String> {
             (edit["create"] == true, "set", "create"),
             (has_role("rows"), "set", "rows"),
             (has_role("exc_index"), "add", "exceptions"),
+            (edit.get("activation").is_some(), "intervention", "activation"),
+            (edit.get("dims").is_some(), "intervention", "dims"),
+            (edit.get("input_site").is_some(), "intervention", "input_site"),
         ];
         let used = options.iter().filter(|(used, of, _)| *used && *of == kind);
         features.extend(used.map(|(_, of, option)| format!("{of}.{option}")));

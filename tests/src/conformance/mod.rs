@@ -12,12 +12,14 @@
 mod container;
 mod edits;
 pub mod file;
+mod interventions;
 mod manifest;
 mod parts;
 mod provenance;
 mod targets;
 mod valid;
 mod valid_dense;
+mod valid_interventions;
 mod warned;
 
 /// A file for readers to read or to refuse.
@@ -49,12 +51,18 @@ pub(crate) type Coded = (&'static str, &'static str, Vec<u8>);
 
 /// The vectors that are committed.
 pub fn vectors() -> Vec<Vector> {
-    let valid = valid::files().into_iter().chain(valid_dense::files());
+    let valid = valid::files().into_iter().chain(valid_dense::files()).chain(valid_interventions::files());
     let valid =
         valid.map(|(name, bytes)| Vector { folder: "valid", name: name.to_owned(), code: None, bytes });
     let warned = warned::files().into_iter().map(Vector::invalid);
-    let invalid =
-        [container::files(), manifest::files(), provenance::files(), targets::files(), edits::files()];
+    let invalid = [
+        container::files(),
+        manifest::files(),
+        provenance::files(),
+        targets::files(),
+        edits::files(),
+        interventions::files(),
+    ];
     valid
         .chain(warned.map(|vector| Vector { folder: "warned", ..vector }))
         .chain(invalid.into_iter().flatten().map(Vector::invalid))
@@ -63,5 +71,6 @@ pub fn vectors() -> Vec<Vector> {
 
 /// Invalid files that are too large to be committed.
 pub fn large_vectors() -> Vec<Vector> {
-    container::large_files().into_iter().chain(targets::large_files()).map(Vector::invalid).collect()
+    let files = [container::large_files(), targets::large_files(), interventions::large_files()];
+    files.into_iter().flatten().map(Vector::invalid).collect()
 }

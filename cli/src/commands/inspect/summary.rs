@@ -133,7 +133,7 @@ impl Summary {
 
     pub(crate) fn with_tensors(mut self, adapter: &Adapter<'_>) -> Self {
         let lines = adapter.edits.iter().flat_map(|edit| {
-            let target = edit.target().map(fitment_core::model::Target::label).unwrap_or_default();
+            let target = edit.label().unwrap_or_default();
             let kind = edit.kind();
             edit.tensors().into_iter().map(move |(role, tensor)| TensorLine {
                 target: target.clone(),
@@ -158,6 +158,7 @@ fn scales(adapter: &Adapter<'_>) -> impl Iterator<Item = f64> {
     adapter.edits.iter().filter_map(|edit| match edit {
         Edit::Lora(edit) => Some(edit.scale),
         Edit::Add(edit) => Some(edit.scale),
+        Edit::Intervention(edit) => Some(edit.scale),
         Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => None,
     })
 }
@@ -165,6 +166,7 @@ fn scales(adapter: &Adapter<'_>) -> impl Iterator<Item = f64> {
 fn ranks(adapter: &Adapter<'_>) -> impl Iterator<Item = u64> {
     adapter.edits.iter().filter_map(|edit| match edit {
         Edit::Lora(edit) => Some(edit.rank()),
+        Edit::Intervention(edit) => edit.rank(),
         _ => None,
     })
 }
@@ -173,6 +175,7 @@ fn families(adapter: &Adapter<'_>) -> Vec<&'static str> {
     let has = |test: fn(&Edit<'_>) -> bool| adapter.edits.iter().any(test);
     let families = [
         (has(|edit| matches!(edit, Edit::Lora(_))), "weight-space low-rank"),
+        (has(|edit| matches!(edit, Edit::Intervention(_))), "representation-space"),
         (has(|edit| matches!(edit, Edit::Set(_) | Edit::Add(_) | Edit::Remove(_))), "full-weight"),
     ];
     families.into_iter().filter(|(used, _)| *used).map(|(_, name)| name).collect()
@@ -189,6 +192,7 @@ fn methods(adapter: &Adapter<'_>) -> Vec<&'static str> {
         Edit::Remove(_) => "removed tensors",
         Edit::Add(_) => "dense update",
         Edit::Config(_) => "config",
+        Edit::Intervention(_) => "intervention",
     };
     adapter.edits.iter().map(method).collect::<BTreeSet<_>>().into_iter().collect()
 }
@@ -233,10 +237,11 @@ type RowKey = (String, Option<u64>, Option<u64>, String);
 fn groups(adapter: &Adapter<'_>) -> Vec<Group> {
     let mut rows: BTreeMap<RowKey, (Option<f64>, Vec<String>)> = BTreeMap::new();
     for edit in &adapter.edits {
-        let Some(target) = edit.target() else { continue };
+        let Some(label) = edit.label() else { continue };
         let (rank, scale) = match edit {
             Edit::Lora(edit) => (Some(edit.rank()), Some(edit.scale)),
             Edit::Add(edit) => (None, Some(edit.scale)),
+            Edit::Intervention(edit) => (edit.rank(), Some(edit.scale)),
             Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => (None, None),
         };
         let tensors = edit.tensors();
@@ -247,7 +252,7 @@ fn groups(adapter: &Adapter<'_>) -> Vec<Group> {
             .collect();
         let dtype = dtypes.into_iter().collect::<Vec<_>>().join("+");
         let key = (edit_name(edit), rank, scale.map(order_of), dtype);
-        rows.entry(key).or_insert_with(|| (scale, Vec::new())).1.push(target.label());
+        rows.entry(key).or_insert_with(|| (scale, Vec::new())).1.push(label);
     }
     let mut groups = Vec::new();
     for ((edit, rank, _, dtype), (scale, names)) in rows {
@@ -282,6 +287,6 @@ fn edit_name(edit: &Edit<'_>) -> String {
             None if edit.create => "set (new)".to_owned(),
             None => "set".to_owned(),
         },
-        Edit::Add(_) | Edit::Remove(_) | Edit::Config(_) => edit.kind().to_owned(),
+        Edit::Add(_) | Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => edit.kind().to_owned(),
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn fit<'a>(
             let (values, after) = values(edit, expert, &region, shape)?;
             (Action::Set(values), after)
         }
-        Edit::Remove(_) | Edit::Config(_) => return Ok(None),
+        Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => return Ok(None),
     };
     Ok(Some((Step { region, action }, after)))
 }

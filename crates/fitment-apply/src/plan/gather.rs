@@ -82,6 +82,11 @@ impl<'a> Gathered<'a> {
             }
             return;
         }
+        if let Edit::Intervention(edit) = edit {
+            let (file, site) = (input.name.clone(), edit.label());
+            self.culprits.push(Culprit::HiddenStates { file, site });
+            return;
+        }
         let Some(target) = edit.target() else { return };
         if let Some(component) = &target.component {
             self.other_component(input, target.name.as_str(), component.as_str());
@@ -90,6 +95,10 @@ impl<'a> Gathered<'a> {
         for (index, name) in target.base_names().enumerate() {
             if is_skipped(&name, skip, matched) {
                 self.notes.push(Note::Skipped { file: input.name.clone(), target: name });
+                continue;
+            }
+            if target.when.is_some() {
+                self.culprits.push(Culprit::When { file: input.name.clone(), target: name });
                 continue;
             }
             let expert = target.experts.map(|range| (index, range.count()));

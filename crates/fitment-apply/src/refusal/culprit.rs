@@ -44,6 +44,22 @@ pub enum Culprit {
         /// Its component.
         component: String,
     },
+    /// An edit acts on hidden states, not on weights.
+    #[error("{site}: {file} acts on hidden states there, which cannot be put into weights")]
+    HiddenStates {
+        /// The adapter.
+        file: String,
+        /// The label of the site.
+        site: String,
+    },
+    /// An edit acts on some tokens only.
+    #[error("{target}: {file} changes it for some tokens only (when), which a checkpoint cannot hold")]
+    When {
+        /// The adapter.
+        file: String,
+        /// The target.
+        target: String,
+    },
     /// The base has no tensor of that name.
     #[error("{target}: the base has no such tensor, which {file} changes{}", nearest_text(nearest.as_deref()))]
     MissingTarget {
@@ -270,6 +286,9 @@ impl Culprit {
             ),
             Culprit::NotTied { .. } => Some("convert the adapter again with --base this base"),
             Culprit::Component { .. } => Some("apply the adapter to that component's own folder"),
+            Culprit::When { .. } => {
+                Some("run the adapter beside the model; --skip PATTERN leaves targets out")
+            }
             _ => None,
         }
     }

@@ -95,7 +95,7 @@ pub fn change(tensor: &mut Dense, edit: &Edit<'_>, expert: Option<usize>) {
                 }
             }
         }
-        Edit::Remove(_) | Edit::Config(_) => return,
+        Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => return,
     };
     for (at, value) in places.into_iter().zip(new) {
         tensor.values[at] = value;

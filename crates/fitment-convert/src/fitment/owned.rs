@@ -1,6 +1,7 @@
 use fitment_core::model::{
-    Adapter, Add, Edit, Exceptions, KeptTensor, Lora, Magnitude, Set, Source, SourceFile,
+    Adapter, Add, Edit, Exceptions, Intervention, KeptTensor, Lora, Magnitude, Set, Source, SourceFile,
 };
+use fitment_core::tensor::Tensor;
 
 /// The same adapter, borrowing from nothing: for a file that had to be repaired in memory.
 pub(super) fn owned(adapter: Adapter<'_>) -> Adapter<'static> {
@@ -51,6 +52,31 @@ fn edit(edit: Edit<'_>) -> Edit<'static> {
         }),
         Edit::Remove(edit) => Edit::Remove(edit),
         Edit::Config(edit) => Edit::Config(edit),
+        Edit::Intervention(edit) => Edit::Intervention(intervention(edit)),
+    }
+}
+
+fn intervention(edit: Intervention<'_>) -> Intervention<'static> {
+    let own = |tensor: Option<Tensor<'_>>| tensor.map(Tensor::into_owned);
+    Intervention {
+        component: edit.component,
+        site: edit.site,
+        input_site: edit.input_site,
+        dims: edit.dims,
+        scale: edit.scale,
+        activation: edit.activation,
+        subtract: edit.subtract,
+        orthonormal: edit.orthonormal,
+        up: own(edit.up),
+        up_bias: own(edit.up_bias),
+        source_weight: own(edit.source_weight),
+        source_bias: own(edit.source_bias),
+        proj: own(edit.proj),
+        proj_bias: own(edit.proj_bias),
+        positions: edit.positions,
+        overlap: edit.overlap,
+        rounding: edit.rounding,
+        origin: edit.origin,
     }
 }
 

@@ -20,6 +20,7 @@ fn forget_source(adapter: &mut Adapter<'_>) {
             Edit::Add(edit) => edit.origin = Origin::default(),
             Edit::Remove(edit) => edit.origin = Origin::default(),
             Edit::Config(edit) => edit.origin = Origin::default(),
+            Edit::Intervention(edit) => edit.origin = Origin::default(),
         }
     }
 }

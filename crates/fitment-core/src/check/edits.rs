@@ -1,10 +1,11 @@
 //! What every edit must keep, and how edits of one target go together (spec sections 4.1 and 5).
 
+use super::intervention::Interventions;
 use super::state::Histories;
 use super::{Checker, dense, lora, overlap, target};
 use crate::finding::rules;
 use crate::limits;
-use crate::manifest::v1::Edit;
+use crate::manifest::v1::{ConfigEdit, Edit, SetEdit};
 use crate::model::ConfigValue;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,16 +18,20 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
     }
     let mut histories = Histories::new(manifest);
     let mut configs = BTreeSet::new();
+    let mut interventions = Interventions::default();
     for (index, edit) in manifest.edits.iter().enumerate() {
         check_numbers(checker, edit, index);
-        match edit.target() {
-            Some(target) => {
-                let place = format!("edits[{index}] {}", target.label());
-                target::check(checker, target, &place);
-                histories.check_order(checker, edit, &place);
-                check_kind(checker, &mut histories, edit, &place);
+        let place = format!("edits[{index}] {}", edit.label().unwrap_or_default());
+        match edit {
+            Edit::Config(edit) => {
+                interventions.check_follows_none(checker, &place);
+                check_config(checker, edit, &mut configs, &format!("edits[{index}]"));
             }
-            None => check_config(checker, edit, &mut configs, &format!("edits[{index}]")),
+            Edit::Intervention(edit) => interventions.check(checker, edit, &place),
+            Edit::Lora(_) | Edit::Set(_) | Edit::Remove(_) | Edit::Add(_) => {
+                interventions.check_follows_none(checker, &place);
+                check_on_target(checker, &mut histories, edit, &place);
+            }
         }
     }
     overlap::check(checker);
@@ -39,6 +44,7 @@ fn check_numbers(checker: &mut Checker<'_, '_>, edit: &Edit, index: usize) {
     let (scale, eps) = match edit {
         Edit::Lora(edit) => (edit.scale, edit.magnitude.as_ref().map_or(0.0, |magnitude| magnitude.eps)),
         Edit::Add(edit) => (edit.scale, 0.0),
+        Edit::Intervention(edit) => (edit.scale, 0.0),
         Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => (0.0, 0.0),
     };
     let finite = [("scale", scale), ("magnitude.eps", eps), ("origin.alpha", origin.alpha.unwrap_or(0.0))];
@@ -53,6 +59,21 @@ fn check_numbers(checker: &mut Checker<'_, '_>, edit: &Edit, index: usize) {
     if let Some(rank) = origin.rank.filter(|rank| *rank > limits::MAX_SAFE_INTEGER) {
         fault("origin.rank", format!("is {rank}, above 2^53"));
     }
+}
+
+fn check_on_target<'m>(
+    checker: &mut Checker<'m, '_>,
+    histories: &mut Histories<'m>,
+    edit: &'m Edit,
+    place: &str,
+) {
+    let Some(target) = edit.target() else { return };
+    target::check(checker, target, place);
+    if target.when.is_some() && matches!(edit, Edit::Remove(_) | Edit::Set(SetEdit { create: true, .. })) {
+        checker.report(&rules::E_WHEN, place, "a tensor is created or removed for good: no `when`");
+    }
+    histories.check_order(checker, edit, place);
+    check_kind(checker, histories, edit, place);
 }
 
 /// Checks an edit against every state of its target that it meets, until one is at fault.
@@ -70,7 +91,7 @@ fn check_kind<'m>(checker: &mut Checker<'m, '_>, histories: &mut Histories<'m>, 
                     checker.report(&rules::E_CONFLICT, place, message);
                 }
             }
-            Edit::Config(_) => {}
+            Edit::Config(_) | Edit::Intervention(_) => {}
         }
         if checker.findings.len() > before {
             break;
@@ -97,11 +118,10 @@ fn check_untied(checker: &mut Checker<'_, '_>) {
 
 fn check_config(
     checker: &mut Checker<'_, '_>,
-    edit: &Edit,
+    edit: &ConfigEdit,
     seen: &mut BTreeSet<(Option<String>, String)>,
     place: &str,
 ) {
-    let Edit::Config(edit) = edit else { return };
     let place = format!("{place} {}", edit.key);
     if ConfigValue::from_json(&edit.key, &edit.value).is_none() {
         let message = format!("{} = {} is not in the closed list of config edits", edit.key, edit.value);

@@ -84,8 +84,7 @@ fn expected_names<'m>(manifest: &'m v1::Manifest, is_empty: &dyn Fn(&str) -> boo
     let mut names = Names::default();
     let mut edits_of_label: BTreeMap<String, usize> = BTreeMap::new();
     for (at, edit) in manifest.edits.iter().enumerate() {
-        let Some(target) = edit.target() else { continue };
-        let mut wanted = target.label();
+        let Some(mut wanted) = edit.label() else { continue };
         let index = edits_of_label.entry(wanted.clone()).or_default();
         wanted.push_str(&format!("::{index}.{}.", edit.kind()));
         let prefix = wanted.len();

@@ -11,6 +11,19 @@ pub(super) fn check(checker: &mut Checker<'_, '_>, target: &v1::Target, place: &
     check_names(checker, target, place);
     check_experts(checker, target.experts, &target.target, place);
     check_uses(checker, target, place);
+    if let Some(when) = &target.when {
+        check_when(checker, when, place);
+    }
+}
+
+fn check_when(checker: &mut Checker<'_, '_>, when: &v1::When, place: &str) {
+    let tokens = &when.after_tokens;
+    if tokens.len() > limits::MAX_POSITIONS {
+        let message = format!("{} tokens, at most {} are allowed", tokens.len(), limits::MAX_POSITIONS);
+        checker.report(&rules::E_WHEN, place, message);
+    } else if let Some(token) = tokens.iter().find(|token| **token > limits::MAX_SAFE_INTEGER) {
+        checker.report(&rules::M_NUMBER, place, format!("the token {token} of `when` is above 2^53"));
+    }
 }
 
 /// What is wrong with a component's name.

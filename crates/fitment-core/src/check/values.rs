@@ -1,5 +1,6 @@
 //! Rules that read every byte: digests, content id, and the weights' values (spec sections 5 and 7).
 
+use super::orthonormal::{TOLERANCE, departure};
 use super::scan::{Scan, scan};
 use super::{Checker, Each, StoredTensor};
 use crate::finding::rules;
@@ -27,6 +28,8 @@ pub(super) fn check_values(checker: &mut Checker<'_, '_>, each: Each<'_>) {
 struct Fact {
     digest: Option<Digest>,
     scan: Option<Scan>,
+    /// Of a matrix that is said to be orthonormal: how far it is from that.
+    departure: Option<f64>,
 }
 
 /// Facts by stored name.
@@ -38,6 +41,7 @@ impl<'c> Facts<'c> {
         let edits = &checker.manifest.edits;
         let used: BTreeSet<&str> =
             edits.iter().flat_map(Edit::tensors).map(|(_, name)| name.as_str()).collect();
+        let orthonormal: BTreeSet<&str> = edits.iter().filter_map(said_orthonormal).collect();
         let jobs: Vec<(&'c str, &StoredTensor<'_>, &[u8])> =
             checker.stored.iter().filter_map(|(name, tensor)| Some((*name, tensor, tensor.bytes?))).collect();
         let results: Vec<OnceLock<Fact>> = jobs.iter().map(|_| OnceLock::new()).collect();
@@ -49,6 +53,7 @@ impl<'c> Facts<'c> {
             result.get_or_init(|| Fact {
                 digest: recorded.then(|| tensor_digest(name, tensor.dtype, tensor.shape, bytes)),
                 scan: used.contains(name).then(|| scan(tensor.dtype, bytes)).flatten(),
+                departure: orthonormal.contains(name).then(|| departure(tensor)).flatten(),
             });
         });
         let facts =
@@ -116,11 +121,30 @@ fn check_weights(checker: &mut Checker<'_, '_>, facts: &Facts<'_>) {
             if matches!(edit, Edit::Lora(_)) && tensor.shape.elements() > 0 {
                 check_factor(checker, role, name, scan);
             }
+            check_orthonormal(checker, name, scan, facts);
         }
     }
     if factor_dtypes.len() > 1 {
         let dtypes: Vec<&str> = factor_dtypes.into_iter().collect();
         checker.report(&rules::E_MIXED_DTYPES, "", format!("factors are {}", dtypes.join(" and ")));
+    }
+}
+
+/// The stored name of `up`, where it is said to be orthonormal.
+fn said_orthonormal(edit: &Edit) -> Option<&str> {
+    match edit {
+        Edit::Intervention(edit) if edit.orthonormal => edit.tensors.get("up").map(String::as_str),
+        _ => None,
+    }
+}
+
+fn check_orthonormal(checker: &mut Checker<'_, '_>, name: &str, scan: Scan, facts: &Facts<'_>) {
+    let departure = facts.0.get(name).and_then(|fact| fact.departure);
+    // What is not finite is reported as that.
+    if let Some(departure) = departure.filter(|far| *far > TOLERANCE && scan.not_finite.is_none()) {
+        let message =
+            format!("is said to be orthonormal, yet UᵀU departs from the identity by {departure:.3e}");
+        checker.report(&rules::E_ORTHONORMAL, name, message);
     }
 }
 

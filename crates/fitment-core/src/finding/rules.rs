@@ -99,4 +99,12 @@ rule_table! {
     E_NO_EFFECT = "E013" Warning "5.1" "A low-rank factor is not all zero." => "An up factor of zeros is an untrained adapter: this target does nothing.";
     E_MIXED_DTYPES = "E014" Note "5" "The factors of one adapter have one dtype." => "Harmless; some loaders cast everything to the first dtype they meet.";
     E_MAGNITUDE_SIGN = "E015" Warning "5.1" "Magnitudes are positive." => "A negative or zero magnitude flips or erases a row: check the training.";
+    E_SITE = "E016" Error "5.6" "A site is a layer and a component, or a module's path that ends in `.input` or `.output`." => "Mend the writer.";
+    E_POSITIONS = "E017" Error "5.6" "Positions select at least one token, in an order and a phase that can be followed." => "Mend the writer.";
+    E_OVERLAP = "E018" Error "5.6" "Interventions of one site have one `overlap`." => "Interventions of different tools at one site cannot stand in one file: keep them apart.";
+    E_FORMULA = "E019" Error "5.6" "An intervention has the roles that its flags speak of, and does something." => "Mend the writer.";
+    E_ORTHONORMAL = "E020" Error "5.6" "The columns of `up` are orthonormal within 1e-4 where the flag says so." => "Rebuild the rotation from its parametrisation; `original` alone is not it.";
+    E_ROUNDING = "E021" Error "5.6" "A class's rounding goes with the roles, dtypes and flags of that class." => "Mend the writer; `f32` goes with everything.";
+    E_ORDER = "E022" Error "4.1" "Interventions come after all other edits." => "Mend the writer: interventions see the edited model.";
+    E_WHEN = "E023" Error "4.5" "`when` stands where an edit can act for a time." => "Mend the writer.";
 }

@@ -2,8 +2,9 @@ use super::v1;
 use crate::error::{Error, Result};
 use crate::model::{
     About, Adapter, Add, AxisSlice, Base, BaseTensor, ComponentName, ConfigEdit, ConfigValue, Digest, Edit,
-    Exceptions, ExpertRange, IndexRange, KeptTensor, Layout, Lora, LoraForm, Magnitude, NormOf, Origin,
-    Remove, Set, SetDtype, Source, SourceFile, Target, TensorName,
+    Exceptions, ExpertRange, FirstLast, IndexRange, Intervention, KeptTensor, Layout, Lora, LoraForm,
+    Magnitude, ModuleSite, NormOf, Origin, Positions, Remove, Select, Set, SetDtype, Site, Source,
+    SourceFile, Target, TensorName, When,
 };
 use crate::tensor::{Dtype, Shape, Tensor};
 use std::collections::BTreeMap;
@@ -88,7 +89,61 @@ fn edit<'a>(edit: &v1::Edit, stored: &Stored<'_, 'a>) -> Result<Edit<'a>> {
             })?,
             origin,
         }),
+        v1::Edit::Intervention(edit) => Edit::Intervention(intervention(edit, stored, origin)?),
     })
+}
+
+fn intervention<'a>(
+    edit: &v1::InterventionEdit,
+    stored: &Stored<'_, 'a>,
+    origin: Origin,
+) -> Result<Intervention<'a>> {
+    let role = |role| stored.optional(&edit.tensors, role);
+    Ok(Intervention {
+        component: component(edit.component.as_ref())?,
+        site: site(&edit.site)?,
+        input_site: edit.input_site.as_ref().map(site).transpose()?,
+        dims: edit.dims,
+        scale: edit.scale,
+        activation: edit.activation.map(Into::into),
+        subtract: edit.subtract,
+        orthonormal: edit.orthonormal,
+        up: role("up")?,
+        up_bias: role("up.bias")?,
+        source_weight: role("source.weight")?,
+        source_bias: role("source.bias")?,
+        proj: role("proj")?,
+        proj_bias: role("proj.bias")?,
+        positions: positions(&edit.positions),
+        overlap: edit.overlap.into(),
+        rounding: edit.rounding.into(),
+        origin,
+    })
+}
+
+fn site(site: &v1::Site) -> Result<Site> {
+    match (site.layer, site.component, &site.path) {
+        (Some(layer), Some(component), None) => Ok(Site::Layer { layer, component: component.into() }),
+        (None, None, Some(path)) => ModuleSite::new(path).map(Site::Module),
+        _ => Err(invalid("site", "expected a layer and a component, or a path alone")),
+    }
+}
+
+fn positions(positions: &v1::Positions) -> Positions {
+    Positions {
+        phase: positions.phase.into(),
+        select: match &positions.select {
+            v1::Select::All => Select::All,
+            v1::Select::FirstLast(ends) => Select::FirstLast(FirstLast {
+                first: ends.first,
+                last: ends.last,
+                end_offset: ends.end_offset,
+                short: ends.short.into(),
+                group: ends.group.into(),
+            }),
+            v1::Select::Explicit(numbers) => Select::Explicit(numbers.clone()),
+        },
+    }
 }
 
 fn lora<'a>(edit: &v1::LoraEdit, stored: &Stored<'_, 'a>, origin: Origin) -> Result<Lora<'a>> {
@@ -145,6 +200,10 @@ fn target(target: &v1::Target) -> Result<Target> {
         experts: experts(target.experts),
         slice: slice.collect(),
         uses: names(&target.uses)?,
+        when: target
+            .when
+            .as_ref()
+            .map(|when| When { phase: when.phase.into(), after_tokens: when.after_tokens.clone() }),
     })
 }
 

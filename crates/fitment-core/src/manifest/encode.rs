@@ -2,8 +2,8 @@ use super::v1;
 use crate::identity::{hex, tensor_digest};
 use crate::json::to_canonical;
 use crate::model::{
-    About, Adapter, Base, ConfigEdit, Edit, ExpertRange, Layout, Lora, LoraForm, NormOf, Origin, SetDtype,
-    Source, Target,
+    About, Adapter, Base, ConfigEdit, Edit, ExpertRange, Intervention, Layout, Lora, LoraForm, NormOf,
+    Origin, Positions, Select, SetDtype, Site, Source, Target, When,
 };
 use crate::tensor::{Dtype, Shape, Tensor};
 use std::collections::BTreeMap;
@@ -83,8 +83,7 @@ impl<'a> Store<'a> {
 
     fn edit(&mut self, edit: &Edit<'a>) -> v1::Edit {
         let mut tensors = BTreeMap::new();
-        if let Some(target) = edit.target() {
-            let label = target.label();
+        if let Some(label) = edit.label() {
             let index = self.edits_of_label.entry(label.clone()).or_default();
             let prefix = format!("{label}::{index}.{}", edit.kind());
             *index += 1;
@@ -118,6 +117,7 @@ impl<'a> Store<'a> {
                 extra,
             }),
             Edit::Config(edit) => v1::Edit::Config(config(edit, origin, extra)),
+            Edit::Intervention(edit) => v1::Edit::Intervention(intervention(edit, tensors, origin, extra)),
         }
     }
 
@@ -195,7 +195,12 @@ fn target(target: &Target) -> v1::Target {
         experts: experts(target.experts),
         slice: slice.collect(),
         uses: target.uses.iter().map(ToString::to_string).collect(),
+        when: target.when.as_ref().map(when),
     }
+}
+
+fn when(when: &When) -> v1::When {
+    v1::When { phase: when.phase.into(), after_tokens: when.after_tokens.clone() }
 }
 
 type Extra = serde_json::Map<String, serde_json::Value>;
@@ -236,6 +241,58 @@ fn config(edit: &ConfigEdit, origin: v1::Origin, extra: Extra) -> v1::ConfigEdit
         value: edit.value.json(),
         origin,
         extra,
+    }
+}
+
+fn intervention(
+    edit: &Intervention<'_>,
+    tensors: BTreeMap<String, String>,
+    origin: v1::Origin,
+    extra: Extra,
+) -> v1::InterventionEdit {
+    v1::InterventionEdit {
+        component: edit.component.as_ref().map(ToString::to_string),
+        site: site(&edit.site),
+        input_site: edit.input_site.as_ref().map(site),
+        dims: edit.dims,
+        scale: edit.scale,
+        activation: edit.activation.map(Into::into),
+        subtract: edit.subtract,
+        orthonormal: edit.orthonormal,
+        positions: positions(&edit.positions),
+        overlap: edit.overlap.into(),
+        rounding: edit.rounding.into(),
+        tensors,
+        origin,
+        extra,
+    }
+}
+
+fn site(site: &Site) -> v1::Site {
+    match site {
+        Site::Layer { layer, component } => {
+            v1::Site { layer: Some(*layer), component: Some((*component).into()), path: None }
+        }
+        Site::Module(module) => {
+            v1::Site { layer: None, component: None, path: Some(module.as_str().to_owned()) }
+        }
+    }
+}
+
+fn positions(positions: &Positions) -> v1::Positions {
+    v1::Positions {
+        phase: positions.phase.into(),
+        select: match &positions.select {
+            Select::All => v1::Select::All,
+            Select::FirstLast(ends) => v1::Select::FirstLast(v1::FirstLast {
+                first: ends.first,
+                last: ends.last,
+                end_offset: ends.end_offset,
+                short: ends.short.into(),
+                group: ends.group.into(),
+            }),
+            Select::Explicit(numbers) => v1::Select::Explicit(numbers.clone()),
+        },
     }
 }
 

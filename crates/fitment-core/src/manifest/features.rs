@@ -8,6 +8,10 @@ pub const FEATURES: &[&str] = &[
     "component",
     "config",
     "experts",
+    "intervention",
+    "intervention.activation",
+    "intervention.dims",
+    "intervention.input_site",
     "lora",
     "lora.conv",
     "lora.magnitude",
@@ -20,6 +24,7 @@ pub const FEATURES: &[&str] = &[
     "set.rows",
     "slice",
     "uses",
+    "when",
 ];
 
 /// The features that edits use.
@@ -33,6 +38,7 @@ pub fn requires(edits: &[Edit]) -> BTreeSet<&'static str> {
                 (target.experts.is_some(), "experts"),
                 (!target.slice.is_empty(), "slice"),
                 (!target.uses.is_empty(), "uses"),
+                (target.when.is_some(), "when"),
             ];
             features.extend(options.into_iter().filter(|(used, _)| *used).map(|(_, name)| name));
         }
@@ -55,6 +61,12 @@ fn options_of(edit: &Edit) -> Vec<(bool, &'static str)> {
         }
         Edit::Add(edit) => vec![(edit.tensors.contains_key("exc_index"), "add.exceptions")],
         Edit::Config(edit) => vec![(edit.component.is_some(), "component")],
+        Edit::Intervention(edit) => vec![
+            (edit.component.is_some(), "component"),
+            (edit.activation.is_some(), "intervention.activation"),
+            (edit.dims.is_some(), "intervention.dims"),
+            (edit.input_site.is_some(), "intervention.input_site"),
+        ],
         Edit::Remove(_) => vec![],
     }
 }

@@ -6,7 +6,7 @@
 //! * every low-rank edit has one resolved multiplier; alpha, rank and rsLoRA are provenance only;
 //! * orientation is fixed: `up·down` has the shape of `W`, and `transposed` says when `W` is a transpose of what is stored;
 //! * the ranks and shapes of an edit's tensors agree with each other, with its form and with the recorded base shape;
-//! * edits stand in the order in which they apply.
+//! * edits stand in the order in which they apply, interventions after all others: they see the edited model.
 //!
 //! An adapter that a program builds gets the same promise from [`crate::write`], which checks before it writes.
 
@@ -14,6 +14,7 @@ mod base;
 mod config;
 mod dense;
 mod dump;
+mod intervention;
 mod lora;
 mod name;
 mod source;
@@ -23,10 +24,15 @@ pub use base::{Base, BaseTensor, Digest, Layout};
 pub use config::{ConfigEdit, ConfigValue};
 pub use dense::{Add, Exceptions, Remove, Set, SetDtype};
 pub use dump::dump;
+pub(crate) use intervention::module_site_fault;
+pub use intervention::{
+    Activation, FirstLast, Group, Intervention, ModuleSite, Overlap, Phase, Positions, Rounding, Select,
+    ShortPrompt, Site, SiteComponent,
+};
 pub use lora::{Lora, LoraForm, Magnitude, NormOf};
 pub use name::{ComponentName, TensorName, name_fault};
 pub use source::{About, KeptTensor, Origin, Source, SourceFile};
-pub use target::{AxisSlice, ExpertRange, IndexRange, Target};
+pub use target::{AxisSlice, ExpertRange, IndexRange, Target, When};
 
 use crate::tensor::Tensor;
 use serde_json::{Map, Value};
@@ -59,6 +65,8 @@ pub enum Edit<'a> {
     Add(Add<'a>),
     /// A value in the model's config.
     Config(ConfigEdit),
+    /// Change of hidden states.
+    Intervention(Intervention<'a>),
 }
 
 impl<'a> Edit<'a> {
@@ -70,17 +78,26 @@ impl<'a> Edit<'a> {
             Edit::Remove(_) => "remove",
             Edit::Add(_) => "add",
             Edit::Config(_) => "config",
+            Edit::Intervention(_) => "intervention",
         }
     }
 
-    /// The base tensor that it changes; `None` for a config edit.
+    /// The base tensor that it changes; `None` for a config edit and an intervention.
     pub fn target(&self) -> Option<&Target> {
         match self {
             Edit::Lora(edit) => Some(&edit.target),
             Edit::Set(edit) => Some(&edit.target),
             Edit::Remove(edit) => Some(&edit.target),
             Edit::Add(edit) => Some(&edit.target),
-            Edit::Config(_) => None,
+            Edit::Config(_) | Edit::Intervention(_) => None,
+        }
+    }
+
+    /// The label of stored names and messages: target or site; `None` for a config edit.
+    pub fn label(&self) -> Option<String> {
+        match self {
+            Edit::Intervention(edit) => Some(edit.label()),
+            _ => self.target().map(Target::label),
         }
     }
 
@@ -92,6 +109,7 @@ impl<'a> Edit<'a> {
             Edit::Remove(edit) => &edit.origin,
             Edit::Add(edit) => &edit.origin,
             Edit::Config(edit) => &edit.origin,
+            Edit::Intervention(edit) => &edit.origin,
         }
     }
 
@@ -116,6 +134,7 @@ impl<'a> Edit<'a> {
                 }
                 tensors.push(("value", &edit.value));
             }
+            Edit::Intervention(edit) => tensors = edit.tensors(),
             Edit::Remove(_) | Edit::Config(_) => {}
         }
         tensors

@@ -1,4 +1,4 @@
-use super::{ComponentName, TensorName};
+use super::{ComponentName, Phase, TensorName};
 use std::fmt;
 
 /// What a weight edit changes: one base tensor, one slice of it, or a bundle of per-expert tensors.
@@ -14,12 +14,14 @@ pub struct Target {
     pub slice: Vec<AxisSlice>,
     /// The uses of a tied tensor that get this edit, by the names they have when untied; empty for all uses.
     pub uses: Vec<TensorName>,
+    /// When the edit acts; `None` for always, as in a checkpoint.
+    pub when: Option<When>,
 }
 
 impl Target {
     /// The whole tensor of that name in a single model.
     pub fn whole(name: TensorName) -> Self {
-        Self { component: None, name, experts: None, slice: Vec::new(), uses: Vec::new() }
+        Self { component: None, name, experts: None, slice: Vec::new(), uses: Vec::new(), when: None }
     }
 
     /// The label of stored names and messages: the name, behind `component/` in a pipeline.
@@ -38,6 +40,16 @@ impl Target {
             None => self.name.to_string(),
         })
     }
+}
+
+/// When a weight edit acts (feature `when`): only while the model runs, never in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct When {
+    /// The tokens whose activations see the edited weights.
+    pub phase: Phase,
+    /// Only tokens from the last occurrence of this sequence on, its own tokens included (activated LoRA); empty for
+    /// no such condition. A prompt without the sequence sees the unedited weights.
+    pub after_tokens: Vec<u64>,
 }
 
 /// Experts `start..end` of a bundle.

@@ -43,6 +43,6 @@ fn computes(edit: &Edit<'_>) -> bool {
     match edit {
         Edit::Lora(_) | Edit::Add(_) => true,
         Edit::Set(set) => set.dtype == SetDtype::Base || set.rows.is_some() || !set.target.slice.is_empty(),
-        Edit::Remove(_) | Edit::Config(_) => false,
+        Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => false,
     }
 }

@@ -70,6 +70,8 @@ impl<'a> Export<'_, 'a> {
             Some("PEFT's expert tensors are not written yet")
         } else if !target.slice.is_empty() {
             Some("PEFT adapts whole tensors, not slices of them")
+        } else if target.when.is_some() {
+            Some("PEFT's plain adapters act on every token, and this edit has a `when`")
         } else {
             None
         }
@@ -157,6 +159,10 @@ impl<'a> Export<'_, 'a> {
                 self.draft.lose(&remove.target.label(), "remove", "PEFT removes no tensors");
             }
             Edit::Config(config) => self.config(config),
+            Edit::Intervention(edit) => {
+                let reason = "it acts on hidden states, and PEFT holds changes of weights only";
+                self.draft.lose(&edit.label(), "intervention", reason);
+            }
         }
         Ok(())
     }

@@ -97,10 +97,11 @@ fn unchanged_kind(edit: &Edit<'_>) -> Result<(), String> {
             mid.is_some() || magnitude.as_ref().is_some_and(other_norm)
         }
         Edit::Add(Add { exceptions, .. }) => exceptions.is_some(),
-        Edit::Remove(_) => true,
+        Edit::Remove(_) | Edit::Intervention(_) => true,
         Edit::Set(_) | Edit::Config(_) => false,
     };
-    if foreign { Err(format!("it holds a {} that PEFT does not make", edit.kind())) } else { Ok(()) }
+    let when = edit.target().is_some_and(|target| target.when.is_some());
+    if foreign || when { Err(format!("it holds a {} that PEFT does not make", edit.kind())) } else { Ok(()) }
 }
 
 fn as_stored<'a>(edit: &Edit<'a>, key: &str, tensor: &Tensor<'a>, config: &Config) -> Option<Tensor<'a>> {
@@ -127,7 +128,7 @@ fn check_scales(adapter: &Adapter<'_>, config: &Config, tensors: &Tensors<'_>) -
         let (role, found) = match edit {
             Edit::Lora(lora) => ("up", lora.scale),
             Edit::Add(add) => ("value", add.scale),
-            Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => continue,
+            Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => continue,
         };
         let key = edit.origin().keys.get(role).map(String::as_str).unwrap_or_default();
         let module = keys::parse(key).module;

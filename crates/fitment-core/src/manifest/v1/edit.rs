@@ -1,5 +1,6 @@
 //! Edits on the wire.
 
+use super::intervention::{InterventionEdit, When};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,6 +21,8 @@ pub enum Edit {
     Add(AddEdit),
     /// A value in the model's config (5.5).
     Config(ConfigEdit),
+    /// Change of hidden states (5.6).
+    Intervention(InterventionEdit),
 }
 
 impl Edit {
@@ -36,6 +39,7 @@ impl Edit {
             Some("remove") => body_fault::<RemoveEdit>(fields),
             Some("add") => body_fault::<AddEdit>(fields),
             Some("config") => body_fault::<ConfigEdit>(fields),
+            Some("intervention") => body_fault::<InterventionEdit>(fields),
             _ => Some(format!("kind: no edit kind {kind}")),
         }
     }
@@ -63,6 +67,9 @@ pub struct Target {
     /// The uses of a tied tensor that get the edit, sorted; absent for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uses: Vec<String>,
+    /// When the edit acts; absent for always.
+    #[serde(default, skip_serializing_if = "When::says_nothing")]
+    pub when: Option<When>,
 }
 
 /// Indices of one axis: `[start, end, step]` each, ascending and disjoint.
@@ -258,13 +265,13 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self == &Origin::default()
     }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
-fn is_false(value: &bool) -> bool {
+pub(super) fn is_false(value: &bool) -> bool {
     !*value
 }
 
@@ -284,17 +291,26 @@ impl Edit {
             Edit::Remove(_) => "remove",
             Edit::Add(_) => "add",
             Edit::Config(_) => "config",
+            Edit::Intervention(_) => "intervention",
         }
     }
 
-    /// What it changes; `None` for a config edit.
+    /// The base tensor that it changes; `None` for a config edit and an intervention.
     pub fn target(&self) -> Option<&Target> {
         match self {
             Edit::Lora(edit) => Some(&edit.target),
             Edit::Set(edit) => Some(&edit.target),
             Edit::Remove(edit) => Some(&edit.target),
             Edit::Add(edit) => Some(&edit.target),
-            Edit::Config(_) => None,
+            Edit::Config(_) | Edit::Intervention(_) => None,
+        }
+    }
+
+    /// The label of stored names and messages; `None` for a config edit.
+    pub fn label(&self) -> Option<String> {
+        match self {
+            Edit::Intervention(edit) => Some(edit.label()),
+            _ => self.target().map(Target::label),
         }
     }
 
@@ -304,6 +320,7 @@ impl Edit {
             Edit::Lora(edit) => &edit.tensors,
             Edit::Set(edit) => &edit.tensors,
             Edit::Add(edit) => &edit.tensors,
+            Edit::Intervention(edit) => &edit.tensors,
             Edit::Remove(_) | Edit::Config(_) => &NO_TENSORS,
         }
     }
@@ -316,6 +333,7 @@ impl Edit {
             Edit::Remove(edit) => (&edit.origin, &edit.extra),
             Edit::Add(edit) => (&edit.origin, &edit.extra),
             Edit::Config(edit) => (&edit.origin, &edit.extra),
+            Edit::Intervention(edit) => (&edit.origin, &edit.extra),
         }
     }
 
@@ -327,6 +345,7 @@ impl Edit {
             Edit::Remove(edit) => (&mut edit.origin, &mut edit.extra),
             Edit::Add(edit) => (&mut edit.origin, &mut edit.extra),
             Edit::Config(edit) => (&mut edit.origin, &mut edit.extra),
+            Edit::Intervention(edit) => (&mut edit.origin, &mut edit.extra),
         };
         *origin = Origin::default();
         extra.clear();

@@ -1,10 +1,16 @@
 //! Wire types of manifest version 1 (spec section 3). They say how the manifest is written; what it means is the model's.
 
 mod edit;
+mod intervention;
 
 pub use edit::{
     AddEdit, AxisSlice, ConfigEdit, Edit, LoraEdit, LoraForm, Magnitude, NormOf, Origin, RemoveEdit,
     SetDtype, SetEdit, Target,
+};
+
+pub use intervention::{
+    Activation, FirstLast, Group, InterventionEdit, Overlap, Phase, Positions, Rounding, Select, ShortPrompt,
+    Site, SiteComponent, When,
 };
 
 use serde::{Deserialize, Serialize};
