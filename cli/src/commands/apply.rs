@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Apply, console: Console) -> Run {
         dtype: args.dtype.map(dtype),
         allow_base_mismatch: args.allow_base_mismatch,
     };
-    let plan = Plan::new(&inputs, &base, &options).map_err(|refusal| refused(&refusal, console))?;
+    let plan = Plan::new(&inputs, &base, &options).map_err(|refusal| refused(&refusal, args, console))?;
     for note in &plan.notes {
         console.say(format_args!("note: {note}"));
     }
@@ -96,7 +96,7 @@ fn dtype(dtype: OutputDtype) -> Dtype {
 }
 
 /// All culprits, a line each, before the error line that names the first.
-fn refused(refusal: &Refusal, console: Console) -> Failure {
+fn refused(refusal: &Refusal, args: &Apply, console: Console) -> Failure {
     const SHOWN: usize = 50;
     let culprits: &[Culprit] = refusal.culprits();
     if culprits.len() > 1 {
@@ -109,7 +109,17 @@ fn refused(refusal: &Refusal, console: Console) -> Failure {
     }
     let exit = if culprits.iter().all(is_misfit) { Exit::Findings } else { Exit::Unusable };
     let failure = Failure::new(exit, anyhow!("{refusal}"));
-    open::with_hint(failure, refusal.hint().map(str::to_owned))
+    let rebound = culprits.iter().find_map(|culprit| match culprit {
+        Culprit::AlreadyThere { file, rebinds: true, .. } => Some(file),
+        _ => None,
+    });
+    let command = |file: &String| {
+        let base = args.base.display();
+        format!(
+            "it was converted without a base: `fitment convert {file} --base {base} --force` binds it to this one"
+        )
+    };
+    open::with_hint(failure, rebound.map(command).or(refusal.hint().map(str::to_owned)))
 }
 
 /// Adapter and base are sound, but not made for each other.

@@ -4,7 +4,7 @@ use crate::error::{Clash, Error, Unmapped};
 use crate::states::misfits;
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::identity::{hex, sha256};
-use fitment_core::model::{Adapter, BaseTensor, Digest, Edit, Target};
+use fitment_core::model::{Adapter, BaseTensor, Digest, Edit, SetDtype, Target};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,7 @@ const CONFIG_FACTS: &[&str] = &[
 ];
 
 /// Records in an adapter what it touches of a base: dtype, shape and SHA-256 of every target, architecture, config facts.
+/// A tensor that an adapter without a base was to create becomes a plain `set` where the base has it in the same shape.
 ///
 /// # Errors
 /// [`Error::Unmapped`] when targets are missing in the base; [`Error::Mismatch`] when some have another shape than the
@@ -35,6 +36,7 @@ pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
             hint: "name the pipeline's folder with --base".to_owned(),
         });
     }
+    settle_created(adapter, base);
     let created = created(adapter);
     let mut targets: BTreeMap<Key, &Target> = BTreeMap::new();
     for target in adapter.edits.iter().filter_map(Edit::target) {
@@ -72,6 +74,22 @@ fn created(adapter: &Adapter<'_>) -> BTreeSet<Key> {
         _ => None,
     };
     adapter.edits.iter().filter_map(creates).collect()
+}
+
+/// Converted without its base, an adapter takes heads for new; the base at hand knows better. A bound one was made for a
+/// base without them.
+fn settle_created(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) {
+    if adapter.base.is_bound() {
+        return;
+    }
+    for edit in &mut adapter.edits {
+        let Edit::Set(set) = edit else { continue };
+        let found = base.tensors().get(set.target.name.as_str());
+        if set.create && found.is_some_and(|info| info.shape == *set.value.shape()) {
+            set.create = false;
+            set.dtype = SetDtype::Base;
+        }
+    }
 }
 
 fn check_created(created: &BTreeSet<Key>, base: &dyn Checkpoint) -> Result<(), Error> {

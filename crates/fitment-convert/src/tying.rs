@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Embedding and the other uses of it, as transformers' classes tie them (`_tied_weights_keys`, 5.23). Rows that name more
+/// Embedding or head's bias and the other uses of it, as transformers' classes tie them (`_tied_weights_keys`, 5.23). Rows that name more
 /// come first; a tensor belongs to one row.
 const TIED: &[Row] = &[
     row(
@@ -29,6 +29,35 @@ const TIED: &[Row] = &[
     row("electra.embeddings.word_embeddings.weight", &["generator_lm_head.weight"]),
     row("bert.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
     row("deberta.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("ernie.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("fnet.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("layoutlm.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("lxmert.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("mobilebert.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("mra.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("nomic_bert.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("nystromformer.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("roc_bert.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("roformer.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("tapas.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("transformer.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("visual_bert.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("yoso.embeddings.word_embeddings.weight", &["cls.predictions.decoder.weight"]),
+    row("data2vec_text.embeddings.word_embeddings.weight", &["lm_head.decoder.weight"]),
+    row("esm.embeddings.word_embeddings.weight", &["lm_head.decoder.weight"]),
+    row("gte.embeddings.word_embeddings.weight", &["lm_head.decoder.weight"]),
+    row("ibert.embeddings.word_embeddings.weight", &["lm_head.decoder.weight"]),
+    row("longformer.embeddings.word_embeddings.weight", &["lm_head.decoder.weight"]),
+    row("mpnet.embeddings.word_embeddings.weight", &["lm_head.decoder.weight"]),
+    row("roberta_prelayernorm.embeddings.word_embeddings.weight", &["lm_head.decoder.weight"]),
+    // The bias of a masked-LM head: PEFT and an untied model know it by the second name, files hold the first.
+    beside(
+        "cls.predictions.transform.dense.weight",
+        "cls.predictions.bias",
+        &["cls.predictions.decoder.bias"],
+    ),
+    beside("lm_head.dense.weight", "lm_head.bias", &["lm_head.decoder.bias"]),
+    beside("predictions.dense.weight", "predictions.bias", &["predictions.decoder.bias"]),
 ];
 
 /// Model types whose `tie_word_embeddings` also scales the logits: it cannot be set to false without changing more.
@@ -60,13 +89,19 @@ const HEADS: &[&str] = &[
 
 #[derive(Clone, Copy)]
 struct Row {
-    embedding: &'static str,
+    owner: &'static str,
     uses: &'static [&'static str],
     only: Option<&'static str>,
+    /// A tensor that only models with this tie have.
+    beside: Option<&'static str>,
 }
 
-const fn row(embedding: &'static str, uses: &'static [&'static str]) -> Row {
-    Row { embedding, uses, only: None }
+const fn row(owner: &'static str, uses: &'static [&'static str]) -> Row {
+    Row { owner, uses, only: None, beside: None }
+}
+
+const fn beside(other: &'static str, owner: &'static str, uses: &'static [&'static str]) -> Row {
+    Row { beside: Some(other), ..row(owner, uses) }
 }
 
 /// Tensors that are one when the model is loaded, by their names in the model's class.
@@ -88,6 +123,11 @@ impl Tied {
         [&self.owner].into_iter().chain(&self.stored).chain(&self.absent)
     }
 
+    /// Whether it is the bias of a head: one parameter in all that is computed, whatever becomes of the head's matrix.
+    pub fn is_bias(&self) -> bool {
+        self.owner.ends_with(".bias")
+    }
+
     /// Whether a name is one of the members.
     pub fn holds(&self, name: &str) -> bool {
         self.members().any(|member| member == name)
@@ -107,7 +147,10 @@ pub fn find_tied<V>(names: &BTreeMap<String, V>, config: Option<&Map<String, Val
     for row in TIED.iter().filter(|row| row.only.is_none_or(|only| Some(only) == model_type)) {
         for prefix in prefixes(names, row) {
             let full = |name: &&str| format!("{prefix}{name}");
-            let members: Vec<String> = [&row.embedding].into_iter().chain(row.uses).map(full).collect();
+            if row.beside.is_some_and(|other| !names.contains_key(&full(&other))) {
+                continue;
+            }
+            let members: Vec<String> = [&row.owner].into_iter().chain(row.uses).map(full).collect();
             if members.iter().any(|member| claimed.contains(member)) {
                 continue;
             }
@@ -116,7 +159,8 @@ pub fn find_tied<V>(names: &BTreeMap<String, V>, config: Option<&Map<String, Val
             if absent.is_empty() && flag != Some(true) {
                 continue;
             }
-            let head = members.iter().skip(1).find(|name| !name.contains("embed_tokens")).cloned();
+            let is_head = |name: &&String| name.ends_with(".weight") && !name.contains("embed_tokens");
+            let head = members.iter().skip(1).find(is_head).cloned();
             found.push(Tied { owner: members[0].clone(), stored, absent, head });
             claimed.extend(members);
         }
@@ -124,9 +168,9 @@ pub fn find_tied<V>(names: &BTreeMap<String, V>, config: Option<&Map<String, Val
     found
 }
 
-/// What stands before a row's embedding in this base, such as `language_model.`.
+/// What stands before a row's owner in this base, such as `language_model.`.
 fn prefixes<V>(names: &BTreeMap<String, V>, row: &Row) -> BTreeSet<String> {
-    let prefixes = names.keys().filter_map(|name| name.strip_suffix(row.embedding));
+    let prefixes = names.keys().filter_map(|name| name.strip_suffix(row.owner));
     prefixes.filter(|prefix| prefix.is_empty() || prefix.ends_with('.')).map(str::to_owned).collect()
 }
 
@@ -143,6 +187,14 @@ pub(crate) fn model_type(config: &Map<String, Value>) -> Option<&str> {
 /// Whether `tie_word_embeddings` does more than tie in this model.
 pub(crate) fn flag_scales_logits(config: Option<&Map<String, Value>>) -> bool {
     config.and_then(model_type).is_some_and(|model_type| FLAG_SCALES_LOGITS.contains(&model_type))
+}
+
+/// Whether a name is the one by which an untied model knows the bias of its head, and a tied one stores nothing.
+pub(crate) fn is_bias_alias(name: &str) -> bool {
+    let uses = TIED.iter().filter(|row| row.beside.is_some()).flat_map(|row| row.uses);
+    uses.into_iter().any(|alias| {
+        name.strip_suffix(alias).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+    })
 }
 
 /// Whether a module reads or writes the vocabulary, by the last part of its path.
@@ -198,6 +250,17 @@ mod tests {
         let tied = find(&["model.shared.weight"], json!({}));
         assert_eq!(tied.len(), 1);
         assert_eq!(tied[0].owner, "model.shared.weight");
+    }
+
+    #[test]
+    fn bias_of_a_masked_head_has_two_names() {
+        let tied = find(&["cls.predictions.bias", "cls.predictions.transform.dense.weight"], json!({}));
+        assert_eq!(
+            (&*tied[0].owner, &*tied[0].absent[0]),
+            ("cls.predictions.bias", "cls.predictions.decoder.bias")
+        );
+        assert!(tied[0].is_bias() && tied[0].head.is_none());
+        assert_eq!(find(&["lm_head.bias", "lm_head.weight"], json!({"tie_word_embeddings": true})), []);
     }
 
     #[test]

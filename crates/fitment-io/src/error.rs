@@ -100,6 +100,14 @@ pub enum Error {
         /// The output.
         path: PathBuf,
     },
+    /// A folder to be replaced holds something that Fitment did not write.
+    #[error("{}: is not replaced: {file} in it is no part of a model or an adapter", path.display())]
+    Stranger {
+        /// The output.
+        path: PathBuf,
+        /// Path of the first such file, below the output.
+        file: String,
+    },
     /// The output must not go there.
     #[error("{}: {reason}", path.display())]
     BadOutput {
@@ -149,6 +157,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Error::LfsPointer { .. } => Some("fetch it with `git lfs pull`, or download it again"),
+            Error::Stranger { .. } => Some("choose another output, or move that file away"),
             Error::Exists { .. } => Some("choose another output, or replace this one with --force"),
             Error::WeightFormat { .. } => {
                 Some("load the model with its own tool and save it again as safetensors")

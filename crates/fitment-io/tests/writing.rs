@@ -143,22 +143,31 @@ fn an_output_needs_a_place_of_its_own() {
 }
 
 #[test]
-fn what_exists_is_replaced_only_by_force_and_only_if_it_is_a_model() {
+fn what_exists_is_replaced_only_by_force_and_only_if_all_of_it_is_a_model() {
     let root = tempfile::tempdir().unwrap();
     let base = CheckpointDir::open(&hf_folder(root.path()), Access::Map).unwrap();
     let target = root.path().join("out");
     write(&target.join("config.json"), "old");
-    write(&target.join("old.txt"), "old");
+    write(&target.join("model-00009-of-00009.safetensors"), "old");
+    write(&target.join("merges.txt"), "old");
+    write(&target.join("vocab.txt"), "old");
     let error = copy_all(&base, &target, &OutputOptions::default()).unwrap_err();
     assert!(matches!(&error, Error::Exists { .. }) && error.hint().unwrap().contains("--force"));
-    assert_eq!(fs::read(target.join("old.txt")).unwrap(), b"old");
+    assert_eq!(fs::read(target.join("merges.txt")).unwrap(), b"old");
     copy_all(&base, &target, &force()).unwrap();
-    assert!(!target.join("old.txt").exists() && target.join("vocab.txt").exists());
+    assert!(!target.join("merges.txt").exists() && target.join("vocab.txt").exists());
     assert_eq!(names(root.path()), ["base", "out"]);
+    copy_all(&base, &target, &force()).unwrap();
+
+    write(&target.join("notes/a.md"), "mine");
+    write(&target.join("thesis.txt"), "mine");
+    let error = copy_all(&base, &target, &force()).unwrap_err();
+    assert!(matches!(&error, Error::Stranger { file, .. } if file == "notes/a.md") && error.hint().is_some());
+    assert_eq!(fs::read(target.join("thesis.txt")).unwrap(), b"mine");
 
     let home = root.path().join("home");
     write(&home.join("thesis.txt"), "years of work");
-    assert!(refused(&base, &home, &force(), root.path()).contains("it holds other things than a model"));
+    assert!(refused(&base, &home, &force(), root.path()).contains("thesis.txt in it is no part"));
     assert_eq!(fs::read(home.join("thesis.txt")).unwrap(), b"years of work");
     fs::create_dir(root.path().join("empty")).unwrap();
     copy_all(&base, &root.path().join("empty"), &force()).unwrap();

@@ -110,11 +110,6 @@ fn take_apart(name: &str) -> (String, Vec<u64>) {
     (kind, indices)
 }
 
-/// A name with its numbers as `*`.
-pub(crate) fn kind_of(name: &str) -> String {
-    take_apart(name).0
-}
-
 /// Numbers behind the first that are the same in all names, by their place: such as the two layers inside a block of T5.
 fn fixed(indices: &Indices) -> BTreeMap<usize, u64> {
     let Some(first) = indices.first() else { return BTreeMap::new() };

@@ -10,7 +10,7 @@ fitment_core::rule_table! {
     B_DTYPE = "B006" Warning "6" "The touched tensors have the recorded dtypes." => "The base was cast after the adapter was made. `--allow-base-mismatch` of apply accepts it.";
     B_CONFIG = "B007" Warning "6" "The base has the recorded architecture and config values." => "Check that the adapter was made for this base.";
     B_NAME = "B008" Note "6" "The base goes by the recorded name." => "Names are hints: digests decide. Bind the adapter if it is not: `fitment convert FILE --base BASE`.";
-    B_CREATED = "B009" Error "5.2" "The base does not have the tensors that the adapter creates." => "The adapter was made for a base without this tensor (a bare model, without head): check --base.";
+    B_CREATED = "B009" Error "5.2" "The base does not have the tensors that the adapter creates." => "The adapter was made for a base without this tensor (a bare model, without head): check --base. `fitment convert FILE --base BASE` mends one that was converted without a base.";
     B_VOCABULARY = "B010" Error "5.2" "Embedding, head and config agree on the size of the vocabulary." => "Tokens were added when the adapter was trained, or the base was resized since: use the base with the same tokenizer, or resize it first.";
     B_QUANTISED = "B011" Error "5" "Targets that are computed with are F64, F32, F16 or BF16." => "A sum with quantised weights would have to quantise again and lose most of the adapter: use the unquantised base.";
     B_COVERAGE = "B012" Note "6" "Which modules of the base are hit, and which are not." => "Nothing to do if this is what was trained.";

@@ -143,7 +143,7 @@ fn what_is_refused_by_name_has_that_one_finding() {
         let outcome = Case::load(&name).outcome(true);
         assert_eq!(codes(&outcome, Severity::Note), BTreeSet::from(["P005"]), "{name}: {outcome:#?}");
         // Most are refused for their method; a tie that cannot come apart shows only beside the base.
-        let shows_beside_base = ["refused_t5_tied_head", "refused_bert_tied_bias"].contains(&name.as_str());
+        let shows_beside_base = name == "refused_t5_tied_head";
         let wanted = (shows_beside_base, shows_beside_base);
         assert_eq!((outcome.checked.format, outcome.checked.base), wanted, "{name}");
         assert!(!outcome.checked.weights, "{name}");
@@ -151,14 +151,16 @@ fn what_is_refused_by_name_has_that_one_finding() {
 }
 
 #[test]
-fn damage_that_changes_the_result_is_an_error_and_all_other_a_warning() {
+fn damage_that_passes_unnoticed_is_an_error_and_all_other_a_warning() {
     let mut table = String::new();
     for name in cases("damaged/") {
         let case = Case::load(&name);
         let effect = case.about["effect"].as_str().unwrap_or("refused");
         let harmless = effect.starts_with("of 14 merged tensors 14 as with the sound adapter");
         let outcome = case.outcome(true);
-        let least = if harmless { Severity::Warning } else { Severity::Error };
+        // PEFT says what is missing and goes on, and so does `apply`: the result is the file's.
+        let is_told = name.ends_with("/layer_missing");
+        let least = if harmless || is_told { Severity::Warning } else { Severity::Error };
         assert!(!codes(&outcome, least).is_empty(), "{name} ({effect}): {outcome:#?}");
         let codes: Vec<&str> = codes(&outcome, Severity::Warning).into_iter().collect();
         let short = name.trim_start_matches("damaged/");
@@ -208,23 +210,21 @@ fn damage_that_changes_the_result_is_an_error_and_all_other_a_warning() {
 
 #[test]
 fn a_silent_no_op_shows_the_name_in_the_base() {
-    let lines: String =
-        ["prefix_bare", "prefix_wrapper", "prefix_missing", "other_adapter_name_kept", "layer_missing"]
-            .map(|name| {
-                let outcome = Case::load(&format!("damaged/{name}")).outcome(true);
-                let text = text(&[outcome], &Style::default());
-                text.lines()
-                    .filter(|line| line.starts_with("error"))
-                    .map(|line| format!("{line}\n"))
-                    .collect::<String>()
-            })
-            .concat();
+    let lines: String = ["prefix_bare", "prefix_wrapper", "prefix_missing", "other_adapter_name_kept"]
+        .map(|name| {
+            let outcome = Case::load(&format!("damaged/{name}")).outcome(true);
+            let text = text(&[outcome], &Style::default());
+            text.lines()
+                .filter(|line| line.starts_with("error"))
+                .map(|line| format!("{line}\n"))
+                .collect::<String>()
+        })
+        .concat();
     insta::assert_snapshot!(lines, @r#"
     error[B002] adapter: base_model.model.layers.0.mlp.down_proj.lora_A.weight: the adapter was made on the bare model, its task_type is one of a class with a head: "layers.0.mlp.down_proj" is "model.layers.0.mlp.down_proj" in the base, and passed over by its class (so are 13 more modules)
     error[B002] adapter: base_model.model.model.language_model.layers.0.mlp.down_proj.lora_A.weight: the adapter was made on a multimodal class, the base is a language model alone: "model.language_model.layers.0.mlp.down_proj" is "model.layers.0.mlp.down_proj" in the base, and passed over by its class (so are 13 more modules)
     error[B002] adapter: model.layers.0.mlp.down_proj.lora_A.weight: without "base_model.model." before it the key is passed over by PEFT and by servers (so are 13 more modules)
     error[B002] adapter: base_model.model.model.layers.0.mlp.down_proj.lora_A.tuned.weight: with "tuned" in it the key is found only by a loader that gives the adapter this name (so are 13 more modules)
-    error[P031] adapter: model.layers.0.self_attn.q_proj: target_modules selects this module of the base, the file holds nothing for it
     "#);
 }
 

@@ -6,6 +6,7 @@ use crate::note::Note;
 use crate::options::{Input, Options};
 use crate::refusal::Culprit;
 use fitment_core::model::{ConfigValue, Edit};
+use fitment_core::tensor::Shape;
 use std::collections::BTreeMap;
 
 /// One edit's effect on one base tensor.
@@ -17,7 +18,7 @@ pub(super) struct Touch<'a> {
     pub(super) expert: Expert,
 }
 
-impl Touch<'_> {
+impl<'a> Touch<'a> {
     /// Whether the edit applies to that use of a tied tensor.
     pub(super) fn applies_to(&self, name: &str) -> bool {
         let uses = self.edit.target().map_or(&[][..], |target| &target.uses);
@@ -26,6 +27,14 @@ impl Touch<'_> {
 
     pub(super) fn has_uses(&self) -> bool {
         self.edit.target().is_some_and(|target| !target.uses.is_empty())
+    }
+
+    /// The shape of what a `set` sets.
+    pub(super) fn sets_shape(&self) -> Option<&'a Shape> {
+        match self.edit {
+            Edit::Set(set) => Some(set.value.shape()),
+            _ => None,
+        }
     }
 
     pub(super) fn creates(&self) -> bool {

@@ -26,8 +26,10 @@ impl<'a> Builder<'_, 'a> {
             return;
         };
         if let Some(touch) = touches.iter().find(|touch| touch.creates()) {
-            let culprit = Culprit::AlreadyThere { file: self.file(touch.file), target: name.to_owned() };
-            self.culprits.push(culprit);
+            let (file, target) = (self.file(touch.file), name.to_owned());
+            let is_bound = self.inputs[touch.file].adapter.base.is_bound();
+            let rebinds = !is_bound && touch.sets_shape().is_some_and(|shape| *shape == info.shape);
+            self.culprits.push(Culprit::AlreadyThere { file, target, rebinds });
             return;
         }
         if !self.bind(name, &info, touches) {

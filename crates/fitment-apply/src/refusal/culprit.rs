@@ -77,6 +77,8 @@ pub enum Culprit {
         file: String,
         /// The name.
         target: String,
+        /// The adapter is not bound and its tensor has the base's shape: bound to this base, it changes the tensor.
+        rebinds: bool,
     },
     /// The base's tensor has another shape than the edit.
     #[error("{target}: {what} of {file} fits {expected}, the base has {found}")]
@@ -281,8 +283,11 @@ impl Culprit {
             Culprit::SetTwice { .. } => {
                 Some("apply one of the adapters, or leave the tensor out of the other with --skip")
             }
-            Culprit::AlreadyThere { .. } => Some(
-                "the adapter was converted without this base: convert it again with --base, or apply its own folder",
+            Culprit::AlreadyThere { rebinds: true, .. } => Some(
+                "the adapter was converted without a base: `fitment convert FILE --base BASE --force` binds it to this one",
+            ),
+            Culprit::AlreadyThere { rebinds: false, .. } => Some(
+                "the adapter was made for a base without this tensor, or with one of another size: check the base",
             ),
             Culprit::NotTied { .. } => Some("convert the adapter again with --base this base"),
             Culprit::Component { .. } => Some("apply the adapter to that component's own folder"),

@@ -2,7 +2,8 @@
 //!
 //! Any other matrix shows it by its shape. Classes with Conv1D in transformers 5.23: `gpt2`, `openai-gpt`, `imagegpt`,
 //! `decision_transformer`, `clvp`; in all of them its modules have one of four names. Other models use the same names for
-//! linear layers (GPTBigCode, Qwen), so that names alone decide nothing.
+//! linear layers (GPTBigCode, Qwen), so that names alone decide nothing. Nor does `fan_in_fan_out` in the config: PEFT
+//! 0.21 corrects it with a warning, by the class of the layer.
 
 use crate::tying::model_type;
 use fitment_core::checkpoint::Checkpoint;
@@ -26,8 +27,14 @@ pub(super) fn is_transposed(module: &str, flag: bool, base: &dyn Checkpoint) -> 
         Some(model_type) if CONV1D_MODELS.contains(&model_type) => Some(named),
         // Without the flag and the names, a square matrix is one of a linear layer.
         _ if !named && !flag => Some(false),
+        // Whatever the flag says; only a class that comes with the checkpoint may have Conv1D under other names.
+        Some(_) if !named && !has_own_code(base) => Some(false),
         _ => by_siblings(module, base),
     }
+}
+
+fn has_own_code(base: &dyn Checkpoint) -> bool {
+    base.config().is_some_and(|config| config.contains_key("auto_map"))
 }
 
 /// Matrices under the same last name, or another Conv1D name, that are not square show it by their bias.

@@ -11,6 +11,7 @@
 //! | embedding saved by itself (resized, or targeted) | both: it is written into the shared parameter |
 //! | token rows of the embedding | both, unless the head has rows of other tokens |
 //! | token rows of the head alone | the head |
+//! | the bias of a masked-LM head, under either name | both names |
 
 use super::config::Config;
 use super::names::Names;
@@ -20,8 +21,8 @@ use super::values::is_copy;
 use crate::error::Error;
 use crate::tying::{Tied, flag_scales_logits};
 use fitment_core::Finding;
-use fitment_core::checkpoint::{Checkpoint, TensorInfo};
-use fitment_core::model::KeptTensor;
+use fitment_core::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
+use fitment_core::model::{KeptTensor, Origin};
 use fitment_core::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,6 +135,11 @@ impl<'b> Ground<'b> {
         mut units: Vec<Unit<'a>>,
         kept: &mut Vec<KeptTensor<'a>>,
     ) -> Result<Placed<'a>, Error> {
+        for unit in &mut units {
+            if self.names.tied_with(&unit.name).is_some_and(Tied::is_bias) {
+                unit.reach = Reach::AllUses;
+            }
+        }
         for tied in &self.names.tied {
             refuse_unused(tied, &units)?;
             units = self.join_wholes(tied, units, kept)?;
@@ -155,13 +161,6 @@ impl<'b> Ground<'b> {
             };
             placed.units.push((unit, places));
         }
-        if placed.unties && self.ties_a_bias() {
-            return Err(Error::Unsupported {
-                what: "tied embedding".to_owned(),
-                reason: "the adapter changes one use of it, and in this model the head's bias is tied as well, under a name that this version does not write".to_owned(),
-                hint: "serve it unmerged with PEFT".to_owned(),
-            });
-        }
         if placed.unties && flag_scales_logits(self.base.config()) {
             return Err(Error::Unsupported {
                 what: "tied embedding".to_owned(),
@@ -169,23 +168,12 @@ impl<'b> Ground<'b> {
                 hint: "serve it unmerged with PEFT".to_owned(),
             });
         }
+        if placed.unties {
+            for tied in self.names.tied.iter().filter(|tied| tied.is_bias()) {
+                placed.store_bias(self, tied)?;
+            }
+        }
         Ok(placed)
-    }
-
-    /// Whether untying would leave the head without its bias: BERT and its kin store it outside the decoder only.
-    fn ties_a_bias(&self) -> bool {
-        let has = |name: &str| self.base.tensors().contains_key(name);
-        [("cls.predictions.bias", "cls.predictions.decoder.bias"), ("lm_head.bias", "lm_head.decoder.bias")]
-            .iter()
-            .any(|(stored, alias)| {
-                has(stored)
-                    && !has(alias)
-                    && self
-                        .names
-                        .tied
-                        .iter()
-                        .any(|tied| tied.head.as_deref().is_some_and(|head| head.contains("decoder")))
-            })
     }
 
     fn plain_place(&self, unit: &Unit<'_>) -> Place {
@@ -349,6 +337,39 @@ fn refuse_unused(tied: &Tied, units: &[Unit<'_>]) -> Result<(), Error> {
 }
 
 impl Placed<'_> {
+    /// Untied, a head no longer finds its bias under the name that is stored: it is stored under the head's own as well.
+    fn store_bias(&mut self, ground: &Ground<'_>, tied: &Tied) -> Result<(), Error> {
+        let Some((disk, info)) = ground.source(&tied.owner) else { return Ok(()) };
+        let at_owner = |unit: &Unit<'_>| tied.holds(&unit.name);
+        let is_whole = |unit: &Unit<'_>| whole(unit).is_some();
+        let mut own: Vec<Unit<'_>> =
+            self.units.iter().map(|(unit, _)| unit).filter(|unit| at_owner(unit)).cloned().collect();
+        if !own.iter().any(is_whole) {
+            let bytes = ground.base.read(disk).map_err(Error::Base)?.into_owned();
+            let value = Tensor::owned(info.dtype, info.shape.clone(), bytes).map_err(|fault| {
+                Error::Base(CheckpointError {
+                    name: disk.to_owned(),
+                    reason: fault.to_string(),
+                    source: None,
+                })
+            })?;
+            own.push(Unit {
+                name: tied.owner.clone(),
+                module: String::new(),
+                change: Change::Whole { value, is_saved: false },
+                reach: Reach::AllUses,
+                origin: Origin::default(),
+            });
+        }
+        self.tied.remove(disk);
+        for alias in &tied.absent {
+            let place =
+                |unit: &Unit<'_>| Place { disk: alias.clone(), uses: Vec::new(), create: is_whole(unit) };
+            self.units.extend(own.iter().map(|unit| (unit.clone(), vec![place(unit)])));
+        }
+        Ok(())
+    }
+
     /// The places of a unit on a tied tensor: at the owner for all that is loaded from it, at each member that is stored.
     fn tied_places(
         &mut self,

@@ -8,7 +8,7 @@ use super::names::resolve;
 use super::orientation;
 use super::placed::{Ground, Place, Placed};
 use super::units::{self, Change, LoraKind, Reach, Unit, wants};
-use super::{leftovers, unbound, vocabulary};
+use super::{leftovers, rules, unbound, vocabulary};
 use crate::bind::bind;
 use crate::error::{Clash, Error};
 use crate::files::Files;
@@ -78,9 +78,20 @@ impl<'a> Reading<'_, 'a> {
             self.losses.push(Loss::AssumedHeadless { target: target.clone() });
         }
         let shapes = shapes_behind_wholes(&placed);
+        let (mut straight, mut turned) = (None, false);
         for (unit, places) in &placed.units {
             let transposed = is_transposed(unit, &ground, &shapes)?;
+            turned |= transposed;
+            if matches!(unit.change, Change::Lora { kind: LoraKind::Linear, .. }) {
+                straight.get_or_insert(&unit.module);
+            }
             self.emit(unit, places, transposed)?;
+        }
+        // PEFT sets the flag by the last module that it wraps: beside transposed ones it tells nothing of the others.
+        if let Some(module) = straight.filter(|_| self.config.fan_in_fan_out && !turned) {
+            let message =
+                format!("is true, but {module} of the base is stored as [out, in]: the flag is ignored");
+            self.findings.push(Finding::new(&rules::P_FLAG_IGNORED, "fan_in_fan_out", message));
         }
         let names = |uses: &Vec<String>| uses.iter().map(TensorName::new).collect::<Result<Vec<_>, _>>();
         for (disk, uses) in &placed.tied {

@@ -53,6 +53,7 @@ rules! {
     P_EMPTY = "P030" Error "PEFT: tensors" "The file holds at least one tensor that changes the model." => "The adapter was saved before it had weights: export it again.";
     P_MODULE_MISSING = "P031" Warning "PEFT: selection" "The file holds every module of the base that `target_modules` selects." => "PEFT gives such a module an untrained LoRA, which does nothing: was the file cut or filtered?";
     P_MHA = "P032" Note "PEFT: methods" "The output projection of nn.MultiheadAttention is counted twice by PEFT up to 0.21." => "Nothing to do: the scale of that edit is twice alpha/r, as the adapter was trained.";
+    P_FLAG_IGNORED = "P033" Warning "PEFT: config" "`fan_in_fan_out` is true only where a matrix is stored transposed, as GPT-2's Conv1D stores it." => "PEFT takes it back with a warning on linear layers. Nothing to do, if the base is the right one; write false into adapter_config.json to be rid of it.";
 }
 
 #[cfg(test)]

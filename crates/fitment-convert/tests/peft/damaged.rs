@@ -168,3 +168,14 @@ fn token_rows_beyond_the_vocabulary_are_refused() {
         "model.embed_tokens.weight: the adapter asks for row 48, the base has 48 rows"
     );
 }
+
+#[test]
+fn a_flag_that_peft_takes_back_is_told() {
+    let base = Base::read(&root().join("llama_fan_in_fan_out/base"));
+    let folder = Folder::read(&root().join("llama_fan_in_fan_out/adapter"));
+    let options = ReadOptions { base: Some(&base), ..ReadOptions::default() };
+    let findings = read(&folder.files(), &options).unwrap().findings;
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!((finding.code.0, finding.severity), ("P033", Severity::Warning));
+    assert!(finding.message.contains("is stored as [out, in]"), "{}", finding.message);
+}

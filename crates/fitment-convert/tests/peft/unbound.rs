@@ -21,7 +21,10 @@ fn content_id(bytes: &[u8]) -> String {
 
 /// Cases that need their base, and why.
 const NEED_A_BASE: &[(&str, &[&str])] = &[
-    ("square matrix", &["dora_gpt2", "gpt2_conv1d", "gpt2_conv1d_square", "gpt2_square_flag_false"]),
+    (
+        "square matrix",
+        &["dora_gpt2", "gpt2_conv1d", "gpt2_conv1d_square", "gpt2_square_flag_false", "llama_fan_in_fan_out"],
+    ),
     (
         "copy of the base or a trained one",
         &[
@@ -33,6 +36,8 @@ const NEED_A_BASE: &[(&str, &[&str])] = &[
             "resized_vocab",
             "saved_embedding_copy",
             "saved_embedding_trained",
+            "tied_bert_bias_all",
+            "tied_bert_head_bias_all",
             "tied_embed_tokens",
             "tied_embed_tokens_head_stored",
             "tied_ensure_weight_tying",
@@ -40,6 +45,7 @@ const NEED_A_BASE: &[(&str, &[&str])] = &[
             "tied_modules_to_save_ensure",
             "tied_resized_saved_embed",
             "tied_resized_vocab",
+            "tied_roberta_bias_all",
             "tied_saved_embed_head_lora",
         ],
     ),
@@ -47,7 +53,7 @@ const NEED_A_BASE: &[(&str, &[&str])] = &[
         "only one of",
         &[
             "modules_to_save",
-            "refused_bert_tied_bias",
+            "tied_bert_embedding",
             "tied_gpt2_wte",
             "tied_modules_to_save_embed",
             "tied_modules_to_save_head",

@@ -47,12 +47,9 @@ pub fn write_file_atomic(
 ///
 /// # Errors
 /// [`Error`]; then nothing is left behind, and what was there before still is.
-pub fn write_folder_atomic(
-    target: &Path,
-    files: &[FolderFile<'_>],
-    (force, inputs): (bool, &[&Path]),
-) -> Result<()> {
-    let place = Place::folder(target, force, inputs)?;
+pub fn write_folder_atomic(target: &Path, files: &[FolderFile<'_>], placing: (bool, &[&Path])) -> Result<()> {
+    let written = files.iter().map(|file| file.path.as_str()).collect();
+    let place = Place::folder(target, placing, &written)?;
     place.check_space(files.iter().map(|file| file.len).fold(0, u64::saturating_add))?;
     let staging = Staging::folder(place)?;
     for file in files {

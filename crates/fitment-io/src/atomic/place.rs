@@ -1,5 +1,7 @@
 use crate::error::{Error, Result};
+use crate::output::is_tokenizer;
 use crate::sys;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -30,9 +32,14 @@ impl Place {
     /// A place for a folder.
     ///
     /// # Errors
-    /// [`Error`] when something is there and `force` is not given, when what is there is no model's or adapter's
-    /// folder, when the output would lie in an input or contain one, or when there is no folder to put it in.
-    pub(crate) fn folder(target: &Path, force: bool, inputs: &[&Path]) -> Result<Self> {
+    /// [`Error`] when something is there and `force` is not given, when what is there holds a file that is none of a
+    /// model or an adapter and not among the `written`, when the output would lie in an input or contain one, or when
+    /// there is no folder to put it in.
+    pub(crate) fn folder(
+        target: &Path,
+        (force, inputs): (bool, &[&Path]),
+        written: &BTreeSet<&str>,
+    ) -> Result<Self> {
         let place = Self::new(target, force, inputs)?;
         if place.replaces {
             let meta = target.symlink_metadata().map_err(Error::io(target, "open"))?;
@@ -40,9 +47,9 @@ impl Place {
                 let (found, expected) = ("a file", "a folder to replace");
                 return Err(Error::WrongKind { path: target.to_owned(), found, expected });
             }
-            if meta.is_dir() && !is_replaceable(target)? {
-                let reason = "is not replaced: it holds other things than a model or an adapter";
-                return Err(Error::BadOutput { path: target.to_owned(), reason });
+            if meta.is_dir() {
+                let stranger = stranger(target, "", written)?;
+                stranger.map_or(Ok(()), |file| Err(Error::Stranger { path: target.to_owned(), file }))?;
             }
         }
         Ok(place)
@@ -92,18 +99,35 @@ impl Place {
     }
 }
 
-/// Whether a folder is empty or holds a model or an adapter: nothing else is ever deleted.
-fn is_replaceable(folder: &Path) -> Result<bool> {
-    let mut empty = true;
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
-        let path = entry.map_err(Error::io(folder, "list"))?.path();
-        empty = false;
-        let is_weights = path.extension().is_some_and(|ending| ending == "safetensors");
-        let is_config =
-            path.file_name().is_some_and(|name| name == "config.json" || name == "adapter_config.json");
-        if (is_weights || is_config) && path.is_file() {
-            return Ok(true);
+/// The first file in a folder that Fitment would not write there itself: nothing else is ever deleted.
+///
+/// `written` are the paths of the new output, whose old versions may go.
+fn stranger(root: &Path, below: &str, written: &BTreeSet<&str>) -> Result<Option<String>> {
+    let folder = root.join(below);
+    let mut entries = std::fs::read_dir(&folder)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        .map_err(Error::io(&folder, "list"))?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+        let kind = entry.file_type().map_err(Error::io(&folder, "list"))?;
+        let found = if kind.is_dir() {
+            stranger(root, &path, written)?
+        } else {
+            let is_ours = written.contains(path.as_str()) || is_model_file(&name);
+            (!is_ours).then_some(path)
+        };
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    Ok(empty)
+    Ok(None)
+}
+
+/// Whether a name is one of weights, their index, a config or a tokenizer's file.
+fn is_model_file(name: &str) -> bool {
+    let weights = [".safetensors", ".safetensors.index.json"];
+    let is_config = name == "config.json" || name.ends_with("_config.json");
+    weights.iter().any(|ending| name.ends_with(ending)) || is_config || is_tokenizer(name)
 }

@@ -133,7 +133,7 @@ fn is_weights(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, ending)| WEIGHTS.contains(&ending))
 }
 
-fn is_tokenizer(name: &str) -> bool {
+pub(crate) fn is_tokenizer(name: &str) -> bool {
     let ending = name.rsplit_once('.').map(|(_, ending)| ending);
     TOKENIZER.contains(&name) || ending.is_some_and(|ending| TOKENIZER_ENDINGS.contains(&ending))
 }

@@ -6,6 +6,8 @@ mod index;
 mod shard;
 mod write_back;
 
+pub(crate) use carry::is_tokenizer;
+
 use crate::atomic::{Place, Staging, below, create_new};
 use crate::base::CheckpointDir;
 use crate::error::{Error, Result};
@@ -79,12 +81,13 @@ impl<'b> CheckpointOutput<'b> {
             .chain(options.tokenizer.as_deref())
             .chain(options.inputs.iter().map(PathBuf::as_path))
             .collect();
-        let place = match is_file {
-            true => Place::file(target, options.force, &inputs)?,
-            false => Place::folder(target, options.force, &inputs)?,
-        };
         let layouts = assign(base, tensors);
         let carried = carry::plan(base, options.tokenizer.as_deref())?;
+        let written = carried.files.iter().map(|file| file.name.as_str());
+        let place = match is_file {
+            true => Place::file(target, options.force, &inputs)?,
+            false => Place::folder(target, (options.force, &inputs), &written.collect())?,
+        };
         let weights: u64 = layouts.iter().map(shard::PlannedShard::len).fold(0, u64::saturating_add);
         place.check_space(weights.saturating_add(carried.bytes()))?;
 

@@ -3,7 +3,7 @@
 use super::Fit;
 use crate::rules;
 use fitment_convert::tying::{Tied, find_tied};
-use fitment_core::model::TensorName;
+use fitment_core::model::{ConfigEdit, ConfigValue, Edit, TensorName};
 use serde_json::Value;
 
 pub(super) fn check(fit: &mut Fit<'_, '_>) {
@@ -18,9 +18,14 @@ pub(super) fn check(fit: &mut Fit<'_, '_>) {
 /// Targets that are not on disk because the base ties them to another tensor.
 fn absent(fit: &mut Fit<'_, '_>, ties: &[Tied]) {
     let created = fit.created();
+    let unties = fit.adapter.edits.iter().any(|edit| {
+        matches!(edit, Edit::Config(ConfigEdit { value: ConfigValue::TieWordEmbeddings(false), .. }))
+    });
     for target in fit.targets() {
         let name = target.name.to_string();
-        let tie = ties.iter().find(|tie| tie.absent.contains(&name));
+        // An untied head has a bias of its own.
+        let belongs = |tie: &Tied| tie.is_bias() && unties && created.contains(&name);
+        let tie = ties.iter().find(|tie| tie.absent.contains(&name) && !belongs(tie));
         if let Some(tie) = tie.filter(|_| !fit.base.tensors().contains_key(&name)) {
             let verb = if created.contains(&name) { "creates" } else { "changes" };
             let message = format!(
@@ -56,7 +61,8 @@ fn recorded_otherwise(fit: &mut Fit<'_, '_>) {
 /// An adapter made without its base may not know that a tensor is tied; then all uses change.
 fn undecided(fit: &mut Fit<'_, '_>, ties: &[Tied]) {
     for target in fit.targets() {
-        let tie = ties.iter().find(|tie| tie.owner == target.name.as_str());
+        // A bias is one parameter in every use.
+        let tie = ties.iter().find(|tie| tie.owner == target.name.as_str() && !tie.is_bias());
         let knows = fit.adapter.base.tied.contains_key(&target.name);
         if let Some(tie) = tie.filter(|_| !knows && target.component.is_none()) {
             let others: Vec<&str> =

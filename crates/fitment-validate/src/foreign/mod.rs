@@ -71,7 +71,7 @@ fn on_base<'a>(
             let mut report = base::check(&converted.adapter, base, true)?;
             // Reading against a base says more than the files alone.
             let more = converted.findings.into_iter().filter(|finding| !look.findings.contains(finding));
-            report.findings.extend(peft::judged(more, &converted.adapter));
+            report.findings.extend(more);
             look.adapter = Some(converted.adapter);
             report
         }

@@ -1,15 +1,13 @@
 //! Whether a loader of the base would find a PEFT adapter's tensors, which it looks for by name and passes over in silence.
 
 use crate::base::common_end;
-use crate::coverage::kind_of;
 use crate::rules;
-use fitment_convert::peft::rules::P_MODULE_MISSING;
 use fitment_convert::tying::is_head_module;
 use fitment_core::checkpoint::Checkpoint;
-use fitment_core::finding::{Finding, Severity};
+use fitment_core::finding::Finding;
 use fitment_core::model::{Adapter, Edit, Lora};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const PREFIX: &str = "base_model.model.";
 
@@ -118,23 +116,6 @@ fn is_multimodal(base: &dyn Checkpoint) -> bool {
             .any(|part| part == "visual" || part.starts_with("vision_") || part.starts_with("audio_"))
     };
     base.config().is_some_and(in_config) || base.tensors().keys().any(tower)
-}
-
-/// Findings of reading against a base. A module that the config selects and the file lacks was lost when the same module
-/// of other layers is there; else nobody may have trained it.
-pub(crate) fn judged<'f>(
-    findings: impl Iterator<Item = Finding> + 'f,
-    adapter: &Adapter<'_>,
-) -> impl Iterator<Item = Finding> + 'f {
-    let keys = adapter.edits.iter().flat_map(|edit| edit.origin().keys.values());
-    let modules = keys.filter_map(|key| key.strip_prefix(PREFIX).unwrap_or(key).split_once(".lora_"));
-    let there: BTreeSet<String> = modules.map(|(module, _)| kind_of(module)).collect();
-    findings.map(move |mut finding| {
-        if finding.code == P_MODULE_MISSING.code && there.contains(&kind_of(&finding.place)) {
-            finding.severity = Severity::Error;
-        }
-        finding
-    })
 }
 
 /// The carried config; strictly parsed when the adapter was read.

@@ -6,6 +6,7 @@ use crate::peft::contents::{self, Contents};
 use crate::peft::folder::{CONFIG, INDEX, WEIGHTS};
 use crate::peft::keys::{self, Part};
 use crate::peft::{scale, tokens};
+use crate::tying::is_bias_alias;
 use crate::write::Written;
 use fitment_core::Adapter;
 use fitment_core::json;
@@ -70,7 +71,7 @@ fn tensors<'a>(adapter: &Adapter<'a>, source: &Source<'a>, config: &Config) -> R
         }
         Some(_) | None => Ok(()),
     };
-    for edit in &adapter.edits {
+    for edit in adapter.edits.iter().filter(|edit| !is_bias_of_base(edit)) {
         for (role, tensor) in edit.tensors().into_iter().filter(|(role, _)| *role != "rows") {
             let label = edit.target().map(|target| target.label()).unwrap_or_default();
             let key = edit.origin().keys.get(role).ok_or_else(|| format!("{label} has no key for {role}"))?;
@@ -86,6 +87,12 @@ fn tensors<'a>(adapter: &Adapter<'a>, source: &Source<'a>, config: &Config) -> R
         put(&kept.key, kept.value.clone())?;
     }
     Ok(tensors)
+}
+
+/// Reading took the base's bias along for a head that comes untied; in PEFT it never leaves its place.
+fn is_bias_of_base(edit: &Edit<'_>) -> bool {
+    let Edit::Set(set) = edit else { return false };
+    set.create && set.origin.keys.is_empty() && is_bias_alias(set.target.name.as_str())
 }
 
 /// PEFT computes with the norm of the merged weight, and knows no removals or exceptions.
