@@ -42,6 +42,7 @@
 //! | [`identity`] | digests and the content id |
 //! | [`json`] | strict reading, RFC 8785 writing |
 //! | [`checkpoint`] | the traits behind which base checkpoints lie |
+//! | [`payload`] | the bytes of bit-exact changes, from the outside |
 //! | [`limits`] | every bound, with its reason |
 //!
 //! Not here: files and folders (`fitment-io`), foreign formats (`fitment-convert`), arithmetic (`fitment-math`), rules that
@@ -60,6 +61,7 @@ pub mod json;
 pub mod limits;
 pub mod manifest;
 pub mod model;
+pub mod payload;
 pub mod tensor;
 
 pub use check::{Depth, Report, check};

@@ -36,17 +36,20 @@
 //! | [`conv`] | the same for convolutions, with or without a core |
 //! | [`norm`] | DoRA: norms along an axis, and magnitudes |
 //! | [`dense`] | dense deltas, and shares of several adapters |
+//! | [`bits`] | bit-exact changes: the codec of `bits` payloads |
 //!
 //! # What it does not do
 //! No files, no clock, no environment; it knows no adapter format and no tensor names. Builds for `wasm32`.
 //!
 //! # Features
-//! `parallel` (off by default): threads over row blocks, by rayon.
+//! `parallel` (off by default): threads over row blocks, by rayon. `zstd` (off by default): bit-exact diffs are encoded, by
+//! the C library; without it they can only be decoded.
 #![warn(
     clippy::disallowed_methods,
     reason = "pure crate: no files, clock, environment, threads or fused operations"
 )]
 
+pub mod bits;
 pub mod conv;
 pub mod dense;
 mod dispatch;
