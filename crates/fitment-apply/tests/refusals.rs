@@ -7,8 +7,8 @@ use fitment_apply::{Culprit, Error, Input, Note, Options, Plan, execute};
 use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint};
 use fitment_core::identity::sha256;
 use fitment_core::model::{
-    Adapter, AxisSlice, BaseTensor, ComponentName, ConfigValue, Edit, IndexRange, LoraForm, Magnitude,
-    NormOf, SetDtype,
+    Adapter, AxisSlice, BaseTensor, ComponentName, ConfigValue, Edit, IndexRange, Intervention, LoraForm,
+    Magnitude, NormOf, Phase, Positions, SetDtype, Site, SiteComponent, When,
 };
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use serde_json::json;
@@ -63,6 +63,22 @@ fn all_culprits_are_listed() {
             "model.layers.0.q_proj.weight: the low-rank update of adapter fits shape [6, 4], the base has [4, 6]",
             "model.layers.7.q_proj.weight: the base has no such tensor, which adapter changes; nearest is model.layers.0.q_proj.weight",
             "model.norm.weight: the base stores it as F8_E4M3; adapter can be applied to F64, F32, F16 and BF16",
+        ]
+    );
+}
+
+#[test]
+fn what_acts_while_the_model_runs_is_refused_by_name() {
+    let site = Site::Layer { layer: 3, component: SiteComponent::BlockOutput };
+    let direction = Some(noise(Dtype::F32, &[6], 1));
+    let steering = Intervention { up_bias: direction, ..Intervention::at(site, Positions::EVERYWHERE) };
+    let mut timed = lora(Q0, 1.0, noise(Dtype::F32, &[4, 2], 1), noise(Dtype::F32, &[2, 6], 2));
+    timed.target.when = Some(When { phase: Phase::Prompt, after_tokens: vec![] });
+    assert_eq!(
+        messages(vec![product(BASE[1].0, 4, 6), Edit::Lora(timed), Edit::Intervention(steering)]),
+        [
+            "model.layers.0.q_proj.weight: adapter changes it for some tokens only (when), which a checkpoint cannot hold",
+            "@block_output.3: adapter acts on hidden states there, which cannot be put into weights",
         ]
     );
 }

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_core::model::{
-    Adapter, Base, BaseTensor, Edit, ExpertRange, Lora, LoraForm, Origin, Set, SetDtype, Target, TensorName,
+    Activation, Adapter, Base, BaseTensor, Edit, ExpertRange, FirstLast, Group, Intervention, Lora, LoraForm,
+    ModuleSite, Origin, Overlap, Phase, Positions, Rounding, Select, Set, SetDtype, ShortPrompt, Site,
+    SiteComponent, Target, TensorName,
 };
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_core::{Depth, check, read, to_bytes};
@@ -59,9 +61,55 @@ prop_compose! {
     }
 }
 
+fn positions() -> impl Strategy<Value = Positions> {
+    let short = prop::sample::select(ShortPrompt::ALL);
+    let ends = (1u64..9, 1u64..9, -1i64..1, short, prop::sample::select(Group::ALL));
+    let phase = prop::sample::select(vec![Phase::Prompt, Phase::EveryForward]);
+    prop_oneof![
+        prop::sample::select(Phase::ALL).prop_map(|phase| Positions { phase, select: Select::All }),
+        (ends, phase).prop_map(|((first, last, end_offset, short, group), phase)| {
+            let ends = FirstLast { first, last, end_offset, short, group };
+            Positions { phase, select: Select::FirstLast(ends) }
+        }),
+        prop::collection::btree_set(-9i64..9, 1..5).prop_map(|numbers| {
+            let (end, start): (Vec<i64>, Vec<i64>) = numbers.into_iter().partition(|number| *number < 0);
+            Positions { phase: Phase::Prompt, select: Select::Explicit([start, end].concat()) }
+        }),
+    ]
+}
+
+prop_compose! {
+    fn intervention()(dtype in weight(), width in 1u64..5, rank in 1u64..4, start in prop::option::of(0u64..3),
+                      scale in prop::num::f64::NORMAL | prop::num::f64::ZERO, layer in prop::option::of(0u64..1 << 53),
+                      component in prop::sample::select(SiteComponent::ALL), has: [bool; 5],
+                      activation in prop::option::of(prop::sample::select(Activation::ALL)),
+                      positions in positions(), seed: u8) -> Intervention<'static> {
+        let layered = |layer| Site::Layer { layer, component };
+        let site = layer.map_or_else(|| Site::Module(ModuleSite::new("h.0.output").unwrap()), layered);
+        let of = |has: bool, dims: &[u64]| has.then(|| tensor(dtype, dims, seed));
+        let [subtract, up_bias, bias, proj, proj_bias] = has;
+        Intervention {
+            dims: start.map(|start| [start, start + width]),
+            scale,
+            activation,
+            subtract,
+            up: of(true, &[width, rank]),
+            up_bias: of(up_bias, &[width]),
+            source_weight: of(true, &[rank, width]),
+            source_bias: of(bias, &[rank]),
+            proj: of(subtract && proj, &[rank, width]),
+            proj_bias: of(subtract && proj_bias, &[rank]),
+            overlap: Overlap::Sum,
+            rounding: Rounding::F32,
+            ..Intervention::at(site, positions)
+        }
+    }
+}
+
 prop_compose! {
     fn adapter()(loras in prop::collection::btree_map(name(), lora(), 0..5), zero in any::<bool>(),
-                 bound in any::<bool>(), vendor in prop::option::of(-1e300f64..1e300)) -> Adapter<'static> {
+                 bound in any::<bool>(), vendor in prop::option::of(-1e300f64..1e300),
+                 interventions in prop::collection::vec(intervention(), 0..3)) -> Adapter<'static> {
         let mut adapter = Adapter::default();
         let mut base = BTreeMap::new();
         for (name, (mut lora, dims)) in loras {
@@ -78,6 +126,7 @@ prop_compose! {
             adapter.edits.push(Edit::Set(Set { target, dtype: SetDtype::Stored, create, value, rows, origin }));
             base.insert("empty".into(), (None, vec![0, 4]));
         }
+        adapter.edits.extend(interventions.into_iter().map(Edit::Intervention));
         if let Some(number) = vendor {
             adapter.extra.insert("vendor.example/number".into(), number.into());
         }
@@ -109,6 +158,12 @@ proptest! {
                 prop_assert_eq!(a.scale.to_bits(), b.scale.to_bits());
                 prop_assert_eq!(a.up.bytes(), b.up.bytes());
                 prop_assert_eq!(&a.target, &b.target);
+            }
+            if let (Edit::Intervention(a), Edit::Intervention(b)) = (a, b) {
+                prop_assert_eq!(&a.site, &b.site);
+                prop_assert_eq!(&a.positions, &b.positions);
+                prop_assert_eq!((a.dims, a.activation, a.subtract), (b.dims, b.activation, b.subtract));
+                prop_assert_eq!(a.tensors().len(), b.tensors().len());
             }
         }
     }

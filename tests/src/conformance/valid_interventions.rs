@@ -46,26 +46,7 @@ fn module(path: &str) -> Site {
 
 /// An intervention with no role at all, on the prompt's tokens.
 fn nothing(site: Site) -> Intervention<'static> {
-    Intervention {
-        component: None,
-        site,
-        input_site: None,
-        dims: None,
-        scale: 1.0,
-        activation: None,
-        subtract: false,
-        orthonormal: false,
-        up: None,
-        up_bias: None,
-        source_weight: None,
-        source_bias: None,
-        proj: None,
-        proj_bias: None,
-        positions: Positions { phase: Phase::Prompt, select: Select::All },
-        overlap: Overlap::Sequential,
-        rounding: Rounding::F32,
-        origin: Origin::default(),
-    }
+    Intervention::at(site, Positions { phase: Phase::Prompt, select: Select::All })
 }
 
 /// Two columns of length 1, at a right angle.

@@ -274,6 +274,11 @@ fn groups(adapter: &Adapter<'_>) -> Vec<Group> {
 }
 
 fn edit_name(edit: &Edit<'_>) -> String {
+    let timed = edit.target().is_some_and(|target| target.when.is_some());
+    format!("{}{}", kind_name(edit), if timed { " (some tokens)" } else { "" })
+}
+
+fn kind_name(edit: &Edit<'_>) -> String {
     match edit {
         Edit::Lora(edit) => {
             let mut name = "lora".to_owned();

@@ -5,7 +5,8 @@ use crate::formula;
 use fitment_convert::{Content, FormatId, Loss, ReadOptions, WriteOptions, Written, read, write};
 use fitment_core::Adapter;
 use fitment_core::model::{
-    Add, ConfigEdit, ConfigValue, Edit, Lora, LoraForm, Origin, Remove, Set, SetDtype, Target, TensorName,
+    Add, ConfigEdit, ConfigValue, Edit, Intervention, Lora, LoraForm, Origin, Phase, Positions, Remove, Set,
+    SetDtype, Site, SiteComponent, Target, TensorName, When,
 };
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use serde_json::Value;
@@ -192,10 +193,19 @@ fn what_peft_cannot_hold_is_listed_by_name() {
         let slice = vec![fitment_core::model::AxisSlice { axis: 0, ranges: vec![range] }];
         Lora { target: Target { slice, ..target("s.weight") }, ..lora("s.weight", 1.0) }
     };
+    let timed = {
+        let when = Some(When { phase: Phase::Prompt, after_tokens: vec![] });
+        Lora { target: Target { when, ..target("t.weight") }, ..lora("t.weight", 1.0) }
+    };
+    let steering = {
+        let site = Site::Layer { layer: 3, component: SiteComponent::BlockOutput };
+        Intervention { up_bias: Some(floats(&[4])), ..Intervention::at(site, Positions::EVERYWHERE) }
+    };
     let (losses, config, keys) = export(vec![
         Edit::Lora(lora("a.q.weight", 2.0)),
         Edit::Lora(lora("a.q.weight", 1.0)),
         Edit::Lora(sliced),
+        Edit::Lora(timed),
         Edit::Add(Add {
             target: target("a.q.bias"),
             scale: 1.0,
@@ -209,6 +219,7 @@ fn what_peft_cannot_hold_is_listed_by_name() {
             value: ConfigValue::MlpBias(true),
             origin: Origin::default(),
         }),
+        Edit::Intervention(steering),
     ]);
     let lost: Vec<(&str, &str)> = losses
         .iter()
@@ -222,9 +233,11 @@ fn what_peft_cannot_hold_is_listed_by_name() {
         [
             ("a.q.weight", "lora"),
             ("s.weight", "lora"),
+            ("t.weight", "lora"),
             ("a.q.bias", "add"),
             ("b.weight", "remove"),
             ("mlp_bias", "config"),
+            ("@block_output.3", "intervention"),
         ]
     );
     assert!(losses.iter().all(Loss::changes_function));

@@ -54,6 +54,30 @@ pub struct Intervention<'a> {
 }
 
 impl<'a> Intervention<'a> {
+    /// With no role and no flag, strength 1, rounded once: what a caller fills in.
+    pub fn at(site: Site, positions: Positions) -> Self {
+        Self {
+            component: None,
+            site,
+            input_site: None,
+            dims: None,
+            scale: 1.0,
+            activation: None,
+            subtract: false,
+            orthonormal: false,
+            up: None,
+            up_bias: None,
+            source_weight: None,
+            source_bias: None,
+            proj: None,
+            proj_bias: None,
+            positions,
+            overlap: Overlap::Sequential,
+            rounding: Rounding::F32,
+            origin: Origin::default(),
+        }
+    }
+
     /// The label of stored names and messages: `@block_output.15`, behind `component/` in a pipeline.
     pub fn label(&self) -> String {
         match &self.component {
@@ -380,5 +404,41 @@ words! {
         Noreft = "noreft",
         /// pyreft's DireftIntervention: `h` cast to `T`, `W h + b` and `act` in `T`, the rest in binary32.
         Direft = "direft",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Intervention, ModuleSite, Positions, Site, SiteComponent};
+    use crate::model::ComponentName;
+
+    #[test]
+    fn labels_say_where() {
+        let site = Site::Layer { layer: 15, component: SiteComponent::BlockOutput };
+        let mut edit = Intervention::at(site, Positions::EVERYWHERE);
+        assert_eq!(edit.label(), "@block_output.15");
+        edit.component = Some(ComponentName::new("unet").unwrap());
+        edit.site = Site::Module(ModuleSite::new("mid_block.attentions.0.output").unwrap());
+        assert_eq!(edit.label(), "unet/@mid_block.attentions.0.output");
+    }
+
+    #[test]
+    fn module_sites_end_in_input_or_output() {
+        let split =
+            |path: &str| ModuleSite::new(path).map(|site| (site.split().0.to_owned(), site.split().1));
+        assert_eq!(split("h.0.mlp.output").unwrap(), ("h.0.mlp".to_owned(), true));
+        assert_eq!(split("output.input").unwrap(), ("output".to_owned(), false));
+        for wrong in ["", "output", ".output", "h.0", "h[0].output", "h..0.output", "a b.input", "a::b.input"]
+        {
+            assert!(split(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_read_as_they_are_written() {
+        for component in SiteComponent::ALL {
+            assert_eq!(SiteComponent::from_name(component.name()), Some(*component));
+        }
+        assert_eq!(SiteComponent::from_name("residual"), None);
     }
 }
