@@ -225,6 +225,11 @@ fn formulas() -> Vec<Coded> {
             role(unsubtracted(), "proj.bias", &ramp(&[2], 0.0)).bytes(),
         ),
         ("E019", "up-of-nothing", up_only().bytes()),
+        (
+            "E019",
+            "constant-as-a-source-bias",
+            role(bare().set("/edits/0/tensors", json!({})), "source.bias", &ramp(&[4], 0.0)).bytes(),
+        ),
         ("E019", "intervention-that-does-nothing", bare().bytes()),
         (
             "E019",

@@ -158,6 +158,9 @@ fn formula_fault(edit: &InterventionEdit) -> Option<&'static str> {
     if has("up") && !has_source && !edit.subtract {
         return Some("up has nothing to project: no source, nothing subtracted");
     }
+    if has("source.bias") && !has("up") && !has("source.weight") && !edit.subtract {
+        return Some("a constant that nothing projects is up.bias");
+    }
     if edit.orthonormal && !has("up") {
         return Some("orthonormal speaks of up, which is not stored");
     }
