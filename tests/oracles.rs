@@ -75,3 +75,31 @@ fn the_peft_oracle_holds() {
         }
     }
 }
+
+#[test]
+fn the_torch_oracle_holds() {
+    let files = files_below(&place::fixture("torch"), &|name| name.ends_with(".bin"));
+    assert!(files.len() > 120);
+    for path in files {
+        for (at, bytes) in damaged(&fs::read(&path).unwrap()).iter().enumerate() {
+            eprintln!("{} damage {at}", path.display());
+            oracle::torch(bytes);
+        }
+    }
+}
+
+#[test]
+fn the_oracle_of_pickles_in_torch_files_holds() {
+    // A pickle as the whole of an archive's data.pkl: those of the fixtures that are plain, and a sound one.
+    let sound = b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n\
+        X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00K\x02K\x03\x86K\x03K\x01\x86\x89ccollections\nOrderedDict\n)RtRs.";
+    let plain = files_below(&place::fixture("torch"), &|name| {
+        name.starts_with("reduce_plain") || name.starts_with("legacy")
+    });
+    let pickles = plain.iter().map(|path| fs::read(path).unwrap()).chain([sound.to_vec()]);
+    for pickle in pickles {
+        for bytes in damaged(&pickle) {
+            oracle::torch_pickle(&bytes);
+        }
+    }
+}

@@ -159,7 +159,12 @@ fn comes_back(label: &str, back: &Path, file: &Path, adapter: &Path, name: Optio
     let open = |folder: &Path| {
         let index = "adapter_model.safetensors.index.json";
         let one = folder.join("adapter_model.safetensors");
-        if one.exists() { weights(&[one]) } else { weights(&shards(&folder.join(index))) }
+        let pickle = folder.join("adapter_model.bin");
+        match (one.exists(), pickle.exists()) {
+            (true, _) => weights(&[one]),
+            (false, true) => torch_weights(&pickle),
+            (false, false) => weights(&shards(&folder.join(index))),
+        }
     };
     assert_eq!(open(&inner), open(&back), "{label}: weights");
 }
@@ -189,6 +194,19 @@ fn weights(files: &[PathBuf]) -> Vec<(String, String, Vec<u8>)> {
             (name.to_owned(), format!("{:?} {:?}", tensor.dtype(), tensor.shape()), tensor.data().to_vec())
         }));
     }
+    all.sort();
+    all
+}
+
+/// The same of a torch file.
+fn torch_weights(file: &Path) -> Vec<(String, String, Vec<u8>)> {
+    let bytes = fs::read(file).unwrap();
+    let state = fitment_torch::TorchFile::read("x.bin", &bytes).unwrap().state_dict().unwrap();
+    let plain = |named: fitment_torch::Named<'_>| {
+        let tensor = named.tensor;
+        (named.name, format!("{:?} {:?}", tensor.dtype(), tensor.dims()), tensor.bytes().to_vec())
+    };
+    let mut all: Vec<_> = state.tensors.into_iter().map(plain).collect();
     all.sort();
     all
 }

@@ -107,12 +107,20 @@ impl Error {
                 "name the file or folder of the adapter itself; --from reads it as a format all the same"
                     .to_owned(),
             ),
+            Error::Malformed { findings } if torch_remedy(findings).is_some() => torch_remedy(findings),
             Error::Malformed { findings } if findings.len() > 1 => {
                 Some("`fitment validate` lists all of them".to_owned())
             }
             Error::Malformed { .. } | Error::Base(_) | Error::NoSuchWay { .. } | Error::Core(_) => None,
         }
     }
+}
+
+/// What to do about a torch file that is not read; of other kinds of files the message says it.
+fn torch_remedy(findings: &[Finding]) -> Option<String> {
+    let rule =
+        fitment_torch::rules::ALL.iter().find(|rule| Some(rule.code) == findings.first().map(|f| f.code))?;
+    (rule.code != fitment_torch::rules::T_KIND.code).then(|| rule.remedy.to_owned())
 }
 
 /// A foreign text as part of a message of one line: control characters escaped, all else as it is.

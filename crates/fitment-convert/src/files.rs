@@ -1,6 +1,7 @@
 use crate::error::Error;
 use fitment_core::container::{Layout, write_container};
 use fitment_core::tensor::{Bytes, Tensor};
+use fitment_torch::Archive;
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -71,6 +72,8 @@ pub enum Content<'a> {
         /// Tensors by name, each name once.
         tensors: Vec<(String, Tensor<'a>)>,
     },
+    /// A PyTorch weight file, as `torch.save` lays it out.
+    Torch(Archive<'a>),
 }
 
 impl OutputFile<'_> {
@@ -87,6 +90,7 @@ impl OutputFile<'_> {
                 let items = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
                 Ok(write_container(metadata, items, out)?)
             }
+            Content::Torch(archive) => Ok(archive.write_to(out)?),
         }
     }
 
@@ -101,6 +105,7 @@ impl OutputFile<'_> {
                 );
                 layout.head.len() as u64 + layout.data_len
             }
+            Content::Torch(archive) => archive.byte_len(),
         }
     }
 }

@@ -1,5 +1,6 @@
 use crate::error::Error;
 use crate::files::Files;
+use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
 use crate::{fitment, peft};
@@ -80,7 +81,7 @@ pub const FORMATS: &[Format] = &[
         name: "peft",
         title: "Hugging Face PEFT",
         what: "LoRA, rsLoRA and DoRA on linear, Conv1D, convolution, embedding and attention modules; saved modules, biases, token rows",
-        looked_for: "adapter_config.json beside adapter_model.safetensors",
+        looked_for: "adapter_config.json beside adapter_model.safetensors or adapter_model.bin",
         detect: peft::detect,
         read: Some(peft::read),
         write: Some(peft::write),
@@ -130,13 +131,18 @@ impl FromStr for FormatId {
 /// The format that files are of.
 ///
 /// # Errors
-/// [`Error::NotDetected`] when none fits, [`Error::SeveralFormats`] when more than one does.
+/// [`Error::NotDetected`] when none fits, or [`Error::Malformed`] when there is a torch file that would run code among them;
+/// [`Error::SeveralFormats`] when more than one fits.
 pub fn detect(files: &Files<'_>) -> Result<FormatId, Error> {
     let fits: Vec<FormatId> =
         FORMATS.iter().filter(|format| (format.detect)(files)).map(|format| format.id).collect();
     match fits[..] {
         [one] => Ok(one),
         [] => {
+            let findings = torch_findings(files).unwrap_or_default();
+            if findings.iter().any(|finding| finding.code == fitment_torch::rules::T_UNSAFE.code) {
+                return Err(Error::Malformed { findings });
+            }
             let looked_for: Vec<&str> = FORMATS.iter().map(|format| format.looked_for).collect();
             Err(Error::NotDetected { looked_for: looked_for.join("; ") })
         }

@@ -57,6 +57,7 @@ pub mod fitment;
 mod formats;
 mod loss;
 pub mod peft;
+mod pickles;
 mod read;
 mod states;
 pub mod tying;
@@ -67,6 +68,7 @@ pub use error::{Clash, Error, Unmapped};
 pub use files::{Content, Files, OutputFile};
 pub use formats::{Checker, Checks, FORMATS, Format, FormatId, NoSuchFormat, Reader, Writer, detect};
 pub use loss::Loss;
+pub use pickles::torch_findings;
 pub use read::{Converted, ReadOptions, read};
 pub use write::{WriteOptions, Written, write};
 

@@ -36,6 +36,8 @@ pub struct Named<'a> {
     pub tensor: Tensor<'a>,
     /// How they lie in the file.
     pub view: View,
+    /// In how many dicts and lists it lay: 1 in a flat dict.
+    pub depth: usize,
 }
 
 /// A nested dict, laid flat.
@@ -45,6 +47,13 @@ pub struct StateDict<'a> {
     pub tensors: Vec<Named<'a>>,
     /// Names of all leaves that are no tensors, in the order of the dict.
     pub others: Vec<String>,
+}
+
+impl StateDict<'_> {
+    /// The first tensor that lay deeper than in the outermost dict.
+    pub fn nested(&self) -> Option<&str> {
+        self.tensors.iter().find(|named| named.depth > 1).map(|named| named.name.as_str())
+    }
 }
 
 /// Whether bytes begin like a file of torch's, in either form, or like any pickle of protocol 2 or later.

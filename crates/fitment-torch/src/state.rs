@@ -60,7 +60,7 @@ impl<'a> Walk<'_, 'a> {
                 self.claim(name)?;
                 let tensor = self.budget.tensor(self.heap, view, name)?;
                 let view = View::clone(view);
-                self.state.tensors.push(Named { name: name.to_owned(), tensor, view });
+                self.state.tensors.push(Named { name: name.to_owned(), tensor, view, depth });
             }
             _ => self.state.others.push(name.to_owned()),
         }

@@ -2,7 +2,7 @@ use crate::base;
 use crate::error::Error;
 use crate::outcome::{Checked, Options, Outcome, Refusal};
 use crate::{each, effect, file, foreign, rules};
-use fitment_convert::{Checks, Error as ConvertError, Files, FormatId, detect};
+use fitment_convert::{Checks, Error as ConvertError, Files, FormatId, detect, torch_findings};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::Adapter;
 use fitment_core::{Depth, Finding};
@@ -44,7 +44,7 @@ pub fn validate(
         Some(format) => format,
         None => match detect(input.files) {
             Ok(format) => format,
-            Err(error @ ConvertError::NotDetected { .. }) => {
+            Err(error @ (ConvertError::NotDetected { .. } | ConvertError::Malformed { .. })) => {
                 undetected(input, &error, &mut outcome, options);
                 return Ok(outcome);
             }
@@ -60,7 +60,8 @@ pub fn validate(
     Ok(outcome)
 }
 
-/// A lone file that is hardly safetensors is told what is wrong with it; for anything else there are no rules.
+/// A lone file that is hardly safetensors is told what is wrong with it, and so are torch files; for anything else there
+/// are no rules.
 fn undetected(input: &Input<'_, '_>, error: &ConvertError, outcome: &mut Outcome, options: &Options) {
     if let Some(bytes) = container(input) {
         let report = fitment_core::check::check_each(bytes, Depth::Structure, &each::each);
@@ -69,6 +70,11 @@ fn undetected(input: &Input<'_, '_>, error: &ConvertError, outcome: &mut Outcome
             outcome.judge(report.findings, options);
             return;
         }
+    }
+    if let Some(findings) = torch_findings(input.files).filter(|findings| !findings.is_empty()) {
+        outcome.checked.format = true;
+        outcome.judge(findings, options);
+        return;
     }
     outcome.refusal = Some(Refusal { message: error.to_string(), hint: error.hint() });
 }

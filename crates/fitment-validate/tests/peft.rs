@@ -187,7 +187,9 @@ fn damage_that_passes_unnoticed_is_an_error_and_all_other_a_warning() {
     no_tensors: P030
     offsets_wrong: C010
     other_adapter_name_kept: B002 P014
-    pickle_bin: P005
+    pickle_code: T001
+    pickle_number: P012
+    pickle_truncated: T003
     prefix_bare: B002
     prefix_missing: B002 P013
     prefix_wrapper: B002

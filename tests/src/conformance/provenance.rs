@@ -149,6 +149,11 @@ fn source() -> Vec<Coded> {
         .store("@source::1.kept.data", stored(&ramp(&[2], 2.0)));
     vec![
         ("M019", "empty-format", plain().set("/source", json!({ "format": "" })).bytes()),
+        (
+            "M019",
+            "empty-form-of-weights",
+            plain().set("/source", json!({ "format": "peft", "weights": "" })).bytes(),
+        ),
         ("M019", "absolute-path", file("/etc/passwd").bytes()),
         ("M019", "path-to-the-folder-above", file("../a.txt").bytes()),
         ("M019", "path-through-the-folder-above", file("a/../../b.txt").bytes()),

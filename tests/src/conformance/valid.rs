@@ -280,6 +280,7 @@ fn source() -> Adapter<'static> {
     let source = Source {
         format: "peft".to_owned(),
         version: Some("0.21.2".to_owned()),
+        weights: Some("torch".to_owned()),
         files: vec![
             file("adapter_config.json", b"{\"r\": 64,\n \"lora_alpha\": 16}\n"),
             file("sub/empty.txt", b""),

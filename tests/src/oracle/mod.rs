@@ -5,7 +5,9 @@
 mod container;
 mod manifest;
 mod peft;
+mod torch;
 
 pub use container::container;
 pub use manifest::manifest;
 pub use peft::{join_peft, peft};
+pub use torch::{torch, torch_pickle};

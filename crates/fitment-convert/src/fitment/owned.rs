@@ -86,6 +86,7 @@ fn source(source: Source<'_>) -> Source<'static> {
     Source {
         format: source.format,
         version: source.version,
+        weights: source.weights,
         files: source.files.into_iter().map(file).collect(),
         kept: source.kept.into_iter().map(kept).collect(),
         metadata: source.metadata,

@@ -1,6 +1,5 @@
 //! Which adapter of a folder is meant, and its files: config, weights whole or in shards.
 
-use super::config::Refusal;
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
@@ -8,13 +7,16 @@ use fitment_core::Finding;
 use fitment_core::container::{Profile, read_header};
 use fitment_core::json;
 use fitment_core::tensor::Tensor;
+use fitment_torch::TorchFile;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 pub(super) const INDEX: &str = "adapter_model.safetensors.index.json";
-const PICKLE: &str = "adapter_model.bin";
+pub(super) const PICKLE: &str = "adapter_model.bin";
+/// What a Fitment file calls the form of such weights.
+pub(super) const TORCH: &str = "torch";
 
 /// One adapter's files.
 #[derive(Debug, Default)]
@@ -29,8 +31,9 @@ pub(super) struct Folder<'a> {
     pub(super) metadata: BTreeMap<String, String>,
     /// Paths of the files that were read as weights.
     pub(super) weight_files: Vec<String>,
+    /// They are torch files, not safetensors.
+    pub(super) is_torch: bool,
     pub(super) findings: Vec<Finding>,
-    pub(super) refusal: Option<Refusal>,
 }
 
 /// Whether there is anything of a PEFT adapter among the files.
@@ -92,7 +95,7 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
     let file = |name: &str| files.get(&format!("{}{name}", folder.prefix));
     (folder.config, folder.index) = (file(CONFIG), file(INDEX));
     let whole = file(WEIGHTS).map(|bytes| (format!("{}{WEIGHTS}", folder.prefix), bytes));
-    let has_pickle = file(PICKLE).is_some();
+    let pickle = file(PICKLE).map(|bytes| (format!("{}{PICKLE}", folder.prefix), bytes));
     if folder.config.is_none() {
         let message = "no adapter_config.json beside the weights";
         folder.findings.push(Finding::new(
@@ -101,20 +104,14 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
             message,
         ));
     }
-    match (whole.or_else(|| lone_weights(files)), folder.index) {
-        (Some((path, bytes)), _) => {
+    match (whole.or_else(|| lone_weights(files)), folder.index, pickle) {
+        (Some((path, bytes)), ..) => {
             folder.index = None;
             read_file(&mut folder, &path, bytes);
         }
-        (None, Some(index)) => read_shards(&mut folder, files, index),
-        (None, None) if has_pickle => {
-            folder.refusal = Some(Refusal::new(
-                PICKLE,
-                "a torch pickle, which this version does not read",
-                "load it with PEFT and save it again: save_pretrained writes safetensors",
-            ));
-        }
-        (None, None) => {
+        (None, Some(index), _) => read_shards(&mut folder, files, index),
+        (None, None, Some((path, bytes))) => read_torch(&mut folder, &path, bytes),
+        (None, None, None) => {
             let message = "no adapter_model.safetensors beside the config";
             folder.findings.push(Finding::new(&rules::P_WEIGHTS_MISSING, folder.prefix.clone(), message));
         }
@@ -184,6 +181,27 @@ fn read_shards<'a>(folder: &mut Folder<'a>, files: &Files<'a>, index: &'a [u8]) 
         .map(|key| fault(key, "the index and the shards disagree about this tensor".to_owned()))
         .collect();
     folder.findings.extend(differences);
+}
+
+/// Reads a torch file: as data, nothing in it is run.
+fn read_torch<'a>(folder: &mut Folder<'a>, path: &str, bytes: &'a [u8]) {
+    folder.weight_files.push(path.to_owned());
+    folder.is_torch = true;
+    let state = match TorchFile::read(path, bytes).and_then(|file| file.state_dict()) {
+        Ok(state) => state,
+        Err(error) => return folder.findings.extend(error.findings()),
+    };
+    // PEFT hands the dict to load_state_dict, which takes tensors by their keys and nothing else.
+    let odd = state.others.first().map(|name| (name.as_str(), "is no tensor"));
+    let odd = odd.or_else(|| state.nested().map(|name| (name, "lies in a dict inside the dict")));
+    if let Some((name, what)) = odd {
+        folder.findings.push(Finding::new(
+            &rules::P_WEIGHTS_FILE,
+            name,
+            format!("{what}: a flat dict of tensors is expected"),
+        ));
+    }
+    folder.tensors.extend(state.tensors.into_iter().map(|named| (named.name, named.tensor)));
 }
 
 fn read_file<'a>(folder: &mut Folder<'a>, path: &str, bytes: &'a [u8]) {

@@ -34,7 +34,7 @@ pub(super) fn inspect<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Resu
     let mut folder = folder::open(files, adapter_name)?;
     let mut inspection = Inspection {
         findings: std::mem::take(&mut folder.findings),
-        refusal: folder.refusal.take(),
+        refusal: None,
         folder,
         config: None,
         contents: Contents::default(),
@@ -45,8 +45,7 @@ pub(super) fn inspect<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Resu
         let parsed = config::parse(bytes);
         inspection.findings.extend(parsed.findings);
         inspection.config = parsed.config;
-        // What the config says of the method comes before what the weights are stored in.
-        inspection.refusal = parsed.refusal.or(inspection.refusal.take());
+        inspection.refusal = parsed.refusal;
     }
     if inspection.refusal.is_none() {
         let sorted = contents::sort(&inspection.folder.tensors);

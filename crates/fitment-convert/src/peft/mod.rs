@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `adapter_config.json` | method, alpha, rank, patterns, which modules |
 //! | `adapter_model.safetensors` | tensors under `base_model.model.` + module path + part; or shards with an `.index.json` |
+//! | `adapter_model.bin` | the same as a torch file, from `save_pretrained(safe_serialization=False)`; read as data, and written only when the adapter came so |
 //!
 //! | part of a key | shape | becomes |
 //! |---|---|---|

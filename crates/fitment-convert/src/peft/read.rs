@@ -2,7 +2,7 @@
 
 use super::checks::check_missing;
 use super::config::Config;
-use super::folder::Folder;
+use super::folder::{Folder, TORCH};
 use super::inspect::{Inspection, inspect};
 use super::names::resolve;
 use super::orientation;
@@ -186,6 +186,7 @@ fn source<'a>(config: &Config, folder: &Folder<'a>, kept: Vec<KeptTensor<'a>>) -
     Source {
         format: "peft".to_owned(),
         version: config.version_text.clone(),
+        weights: folder.is_torch.then(|| TORCH.to_owned()),
         files: Vec::new(),
         kept,
         metadata: folder.metadata.clone(),

@@ -31,8 +31,8 @@ rules! {
     P_PATTERN = "P008" Error "PEFT: selection" "Every pattern of the config is a regular expression that can be matched in bounded time." => "Rewrite the pattern in adapter_config.json so that it selects the same modules.";
     P_PATTERN_UNUSED = "P009" Warning "PEFT: selection" "Every key of `rank_pattern` and `alpha_pattern` decides for some module of the file." => "A pattern that never wins is often a typing error, or its place in the (sorted) config differs from training.";
     P_VERSION = "P010" Error "PEFT: selection" "It is known which version's pattern rule holds, where the rules differ." => "Write the version that trained the adapter into adapter_config.json as `peft_version`.";
-    P_WEIGHTS_MISSING = "P011" Error "PEFT: files" "`adapter_model.safetensors` lies beside the config, or an index and its shards." => "Get the whole adapter folder; convert a `.bin` file to safetensors with PEFT.";
-    P_WEIGHTS_FILE = "P012" Error "PEFT: files" "The weight file is sound safetensors, in all its shards, each tensor once." => "The file is cut short, damaged, or a git-lfs pointer: fetch it again.";
+    P_WEIGHTS_MISSING = "P011" Error "PEFT: files" "`adapter_model.safetensors` lies beside the config, or an index and its shards, or `adapter_model.bin`." => "Get the whole adapter folder.";
+    P_WEIGHTS_FILE = "P012" Error "PEFT: files" "The weight file is sound safetensors, in all its shards, or a flat dict in a torch file; each tensor once." => "The file is cut short, damaged, or a git-lfs pointer: fetch it again.";
     P_KEY_PREFIX = "P013" Warning "PEFT: keys" "Keys begin with `base_model.model.`." => "PEFT ignores keys without the prefix; a round trip through `fitment convert` keeps them as they are.";
     P_KEY_ADAPTER_NAME = "P014" Warning "PEFT: keys" "Keys do not hold the adapter's name." => "PEFT ignores such keys unless the adapter is loaded under this very name.";
     P_KEY_UNKNOWN = "P015" Error "PEFT: keys" "Every tensor is part of a LoRA module, a saved module, a bias or token rows." => "PEFT ignores tensors that it does not know, in silence: find out what wrote this one.";

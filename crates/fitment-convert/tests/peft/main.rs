@@ -7,5 +7,6 @@ mod exports;
 mod fixture;
 mod formula;
 mod hostile;
+mod pickles;
 mod returns;
 mod unbound;

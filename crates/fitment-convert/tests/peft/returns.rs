@@ -1,7 +1,8 @@
 //! What came from PEFT goes back as it was: tensors bit for bit, the config byte for byte.
 
-use crate::fixture::{Base, Folder, cases, root, tensors_of, text};
-use fitment_convert::{Content, FormatId, ReadOptions, WriteOptions, Written, read, write};
+use crate::fixture::{Base, Folder, cases, root, tensors_of, text, torch_tensors_of};
+use fitment_convert::torch::{Archive, Item};
+use fitment_convert::{Content, Files, FormatId, ReadOptions, WriteOptions, Written, read, write};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -15,8 +16,10 @@ fn parts(written: &Written<'_>) -> Parts {
         let mut bytes = Vec::new();
         file.write_to(&mut bytes).unwrap();
         assert_eq!(bytes.len() as u64, file.byte_len());
-        if matches!(file.content, Content::Container { .. }) {
-            tensors.extend(tensors_of(&bytes));
+        match file.content {
+            Content::Container { .. } => tensors.extend(tensors_of(&bytes)),
+            Content::Torch(_) => tensors.extend(torch_tensors_of(&bytes)),
+            Content::Bytes(_) => {}
         }
         files.insert(file.path.clone(), bytes);
     }
@@ -45,9 +48,14 @@ fn every_case_comes_back_equal_with_and_without_a_stop_at_a_fitment_file() {
             let written = write(adapter, FormatId::Peft, &WriteOptions::default()).unwrap();
             assert_eq!(written.losses, [], "{name}");
             let (files_back, tensors_back) = parts(&written);
-            let own = |path: &str| !path.contains('/') && path.ends_with(".safetensors");
-            let original =
-                files.iter().filter(|(path, _)| own(path)).flat_map(|(_, bytes)| tensors_of(bytes));
+            let own = |path: &str| !path.contains('/') && path.starts_with("adapter_model");
+            let original = files.iter().filter(|(path, _)| own(path)).flat_map(|(path, bytes)| {
+                match path.rsplit('.').next() {
+                    Some("safetensors") => tensors_of(bytes),
+                    Some("bin") => torch_tensors_of(bytes),
+                    _ => BTreeMap::new(),
+                }
+            });
             assert_equal_tensors(&name, &original.collect(), &tensors_back);
             assert_eq!(
                 files_back["adapter_config.json"],
@@ -83,6 +91,41 @@ fn kept_files_come_back_and_others_are_listed() {
     for (path, bytes) in files.iter().filter(|(path, _)| !path.ends_with(".safetensors")) {
         assert_eq!(written[path], bytes, "{path}");
     }
+}
+
+#[test]
+fn a_torch_file_comes_back_as_a_torch_file() {
+    let folder = Folder::read(&root().join("pickled_adapter/adapter"));
+    let base = Base::read(&root().join("pickled_adapter/base"));
+    let files = folder.files();
+    let converted = read(&files, &ReadOptions { base: Some(&base), ..ReadOptions::default() }).unwrap();
+    let source = converted.adapter.source.as_ref().unwrap();
+    assert_eq!(source.weights.as_deref(), Some("torch"));
+    let written = write(&converted.adapter, FormatId::Peft, &WriteOptions::default()).unwrap();
+    let (written, tensors) = parts(&written);
+    assert!(written.keys().eq(["adapter_config.json", "adapter_model.bin"]));
+    assert_eq!(tensors.len(), 8);
+}
+
+#[test]
+fn a_torch_file_means_what_the_safetensors_file_means() {
+    let sound = Folder::read(&root().join("linear/adapter"));
+    let files = sound.files();
+    let config = files.get("adapter_config.json").unwrap();
+    let tensors = tensors_of(files.get("adapter_model.safetensors").unwrap());
+    let items: Vec<Item<'_>> = tensors.into_iter().map(|(name, tensor)| Item::new(name, tensor)).collect();
+    let mut bytes = Vec::new();
+    Archive::new("adapter_model", &items).unwrap().write_to(&mut bytes).unwrap();
+    let pickled: Files<'_> =
+        [("adapter_config.json", config), ("adapter_model.bin", &bytes)].into_iter().collect();
+    let read = |files: &Files<'_>| {
+        let base = Base::read(&root().join("linear/base"));
+        let mut adapter =
+            read(files, &ReadOptions { base: Some(&base), ..ReadOptions::default() }).unwrap().adapter;
+        adapter.source = None;
+        fitment_core::to_bytes(&adapter).unwrap()
+    };
+    assert!(read(&pickled) == read(&files));
 }
 
 #[test]

@@ -10,6 +10,9 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
     if source.format.is_empty() {
         checker.report(&rules::M_SOURCE, "source.format", "is empty");
     }
+    if source.weights.as_deref() == Some("") {
+        checker.report(&rules::M_SOURCE, "source.weights", "is empty");
+    }
     let mut paths = BTreeSet::new();
     for file in &source.files {
         let place = format!("source.files {}", file.path.escape_debug());

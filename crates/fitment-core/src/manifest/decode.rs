@@ -251,6 +251,7 @@ fn source<'a>(source: &v1::Source, stored: &Stored<'_, 'a>) -> Result<Source<'a>
     Ok(Source {
         format: source.format.clone(),
         version: source.version.clone(),
+        weights: source.weights.clone(),
         files: files.collect::<Result<_>>()?,
         kept: kept.collect::<Result<_>>()?,
         metadata: source.metadata.clone(),

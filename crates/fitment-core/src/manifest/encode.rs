@@ -166,6 +166,7 @@ impl<'a> Store<'a> {
         v1::Source {
             format: source.format.clone(),
             version: source.version.clone(),
+            weights: source.weights.clone(),
             files,
             kept,
             metadata: source.metadata.clone(),

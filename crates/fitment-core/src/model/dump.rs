@@ -34,7 +34,7 @@ const EDIT: &[&str] = &[
     "value",
 ];
 const ORIGIN: &[&str] = &["alpha", "rank", "rslora"];
-const SOURCE: &[&str] = &["format", "version"];
+const SOURCE: &[&str] = &["format", "version", "weights"];
 const ABOUT: &[&str] = &["title", "description", "license", "triggers", "tags"];
 
 /// The adapter as text, one fact a line (spec appendix A): what golden tests compare and what `spec/reader.py` prints

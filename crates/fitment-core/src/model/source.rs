@@ -26,6 +26,8 @@ pub struct Source<'a> {
     pub format: String,
     /// Version of the tool, when its files say so.
     pub version: Option<String>,
+    /// Form of its weight files where it is not safetensors: `torch`.
+    pub weights: Option<String>,
     /// Whole files, byte for byte.
     pub files: Vec<SourceFile<'a>>,
     /// Tensors without effect (copies of base tensors, unused parameters).

@@ -3,7 +3,7 @@
 use crate::files::{Content, OutputFile};
 use crate::peft::config::{self, Config};
 use crate::peft::contents::{self, Contents};
-use crate::peft::folder::{CONFIG, INDEX, WEIGHTS};
+use crate::peft::folder::{CONFIG, INDEX, PICKLE, TORCH, WEIGHTS};
 use crate::peft::keys::{self, Part};
 use crate::peft::{scale, tokens};
 use crate::tying::is_bias_alias;
@@ -12,6 +12,7 @@ use fitment_core::Adapter;
 use fitment_core::json;
 use fitment_core::model::{Add, Edit, Lora, NormOf, Set, Source};
 use fitment_core::tensor::Tensor;
+use fitment_torch::{Archive, Item};
 use std::collections::BTreeMap;
 
 /// What came of it.
@@ -49,6 +50,13 @@ fn files<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<OutputFil
         .collect();
     let index_path = format!("{prefix}{INDEX}");
     let index = source.files.iter().find(|file| file.path == index_path).map(|file| file.data.bytes());
+    if source.weights.as_deref() == Some(TORCH) {
+        let items: Vec<Item<'a>> = tensors.into_iter().map(|(key, tensor)| Item::new(key, tensor)).collect();
+        let stem = PICKLE.trim_end_matches(".bin");
+        let archive = Archive::new(stem, &items).map_err(|error| error.to_string())?;
+        files.push(OutputFile { path: format!("{prefix}{PICKLE}"), content: Content::Torch(archive) });
+        return Ok(files);
+    }
     for (name, tensors) in shards(index, tensors)? {
         let content = Content::Container { metadata: source.metadata.clone(), tensors };
         files.push(OutputFile { path: format!("{prefix}{name}"), content });
