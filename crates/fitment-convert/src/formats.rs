@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{fitment, peft};
+use crate::{fitment, gguf, peft};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -16,6 +16,8 @@ pub enum FormatId {
     Fitment,
     /// Hugging Face PEFT.
     Peft,
+    /// llama.cpp's container.
+    Gguf,
 }
 
 /// One line of the table of formats.
@@ -92,6 +94,22 @@ pub const FORMATS: &[Format] = &[
             unsupported: &peft::rules::P_UNSUPPORTED,
         }),
     },
+    Format {
+        id: FormatId::Gguf,
+        name: "gguf",
+        title: "GGUF (llama.cpp, repeng)",
+        what: "control vectors",
+        looked_for: "one file that begins with GGUF",
+        detect: gguf::detect,
+        read: Some(gguf::read),
+        write: Some(gguf::write),
+        is_one_file: true,
+        checks: Some(Checks {
+            check: gguf::check,
+            rules: gguf::rules::ALL,
+            unsupported: &gguf::rules::G_ARCHITECTURE,
+        }),
+    },
 ];
 
 impl FormatId {
@@ -156,13 +174,13 @@ mod tests {
 
     #[test]
     fn every_id_has_its_line_and_its_name_reads_back() {
-        for id in [FormatId::Fitment, FormatId::Peft] {
+        for id in [FormatId::Fitment, FormatId::Peft, FormatId::Gguf] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 2);
+        assert_eq!(FORMATS.len(), 3);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft"
+            "no format \"pft\"; there are fitment, peft, gguf"
         );
     }
 

@@ -40,6 +40,7 @@
 //! | [`bind()`] | an adapter and the base it touches |
 //! | [`Loss`] | everything that a conversion drops or takes for granted |
 //! | [`peft`] | Hugging Face PEFT, with its rules as codes |
+//! | [`gguf`] | llama.cpp's control vectors, with their rules |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
 //! Three kinds of bad news, three types: an [`Error`] ends the conversion and says who must act; a
@@ -55,6 +56,7 @@ mod error;
 mod files;
 pub mod fitment;
 mod formats;
+pub mod gguf;
 mod loss;
 pub mod peft;
 mod pickles;

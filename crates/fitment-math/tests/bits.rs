@@ -25,7 +25,7 @@ fn there_and_back(layout: Layout, dtype: Dtype, base: &[u8], new: &[u8]) {
     let payload = bits::encode_as(layout, dtype, base, new, LEVEL).unwrap();
     assert_eq!(payload.changed, bits::changed(dtype, base, new).unwrap());
     let mut result = base.to_vec();
-    bits::decode(&payload.bytes, layout, dtype, &mut result).unwrap();
+    bits::decode(&payload.bytes, dtype, &mut result).unwrap();
     assert!(result == new, "{layout} of {dtype}, {} bytes", base.len());
 }
 
@@ -68,7 +68,7 @@ fn neighbours_are_small_numbers() {
         let payload =
             bits::encode_as(Layout::Planes, Dtype::BF16, &base.to_le_bytes(), &new.to_le_bytes(), LEVEL)
                 .unwrap();
-        let chunks = fitment_core::payload::parse(&payload.bytes, Layout::Planes, Word::Float(2), 2).unwrap();
+        let chunks = fitment_core::payload::parse(&payload.bytes, Word::Float(2), 2).unwrap().chunks;
         let content = |frame: usize| {
             zstd::bulk::decompress(&payload.bytes[chunks[0].frames[frame].range.clone()], 9).unwrap()[0]
         };
@@ -92,14 +92,15 @@ fn lengths_that_do_not_fit() {
 /// Positions that lie: more or fewer than there are changes, beyond the end, in a longer form than needed.
 #[test]
 fn positions_that_lie() {
-    let forge = |layout, positions: &[u8], changed: u32| {
+    let forge = |layout: Layout, positions: &[u8], changed: u32| {
         let planes = vec![1u8; changed as usize];
         let frames: Vec<Vec<u8>> =
             [positions, &planes].iter().map(|raw| zstd::bulk::compress(raw, 1).unwrap()).collect();
-        let mut bytes = changed.to_le_bytes().to_vec();
+        let mut bytes = vec![layout.code()];
+        bytes.extend(changed.to_le_bytes());
         frames.iter().for_each(|frame| bytes.extend((frame.len() as u32).to_le_bytes()));
         frames.iter().for_each(|frame| bytes.extend(frame));
-        bits::decode(&bytes, layout, Dtype::U8, &mut [0; 12]).map_err(|error| error.to_string())
+        bits::decode(&bytes, Dtype::U8, &mut [0; 12]).map_err(|error| error.to_string())
     };
     assert_eq!(forge(Layout::Bitmap, &[0x03, 0x08], 3), Ok(()));
     assert!(forge(Layout::Bitmap, &[0x03, 0x00], 3).unwrap_err().contains("2 changes are told, there are 3"));
@@ -134,7 +135,7 @@ proptest! {
             let mut bytes = bits::encode_as(*layout, Dtype::BF16, &base, &new, LEVEL).unwrap().bytes;
             let at = at % bytes.len();
             if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
-            let _ = bits::decode(&bytes, *layout, Dtype::BF16, &mut base.clone());
+            let _ = bits::decode(&bytes, Dtype::BF16, &mut base.clone());
         }
     }
 }

@@ -236,7 +236,11 @@ fn dtype(kind: u32) -> Option<Dtype> {
 }
 
 /// The tensors, and the padding behind the last.
-fn place<'a>(data: &'a [u8], table: Vec<Line>, alignment: u64) -> Result<(Vec<Entry<'a>>, &'a [u8]), Finding> {
+fn place<'a>(
+    data: &'a [u8],
+    table: Vec<Line>,
+    alignment: u64,
+) -> Result<(Vec<Entry<'a>>, &'a [u8]), Finding> {
     let mut at = 0u64;
     let mut entries = Vec::new();
     for Line { name, dtype, dims, len, offset } in table {
@@ -316,7 +320,8 @@ impl<'a> Cursor<'a> {
     }
 
     fn short(&self, place: &str, announced: &str) -> Finding {
-        let limit = if self.bytes.len() == MAX_HEADER_BYTES { " of the most that a header may have" } else { "" };
+        let limit =
+            if self.bytes.len() == MAX_HEADER_BYTES { " of the most that a header may have" } else { "" };
         breach(&rules::G_TRUNCATED, place, format!("{announced}, {} are left{limit}", self.left()))
     }
 
@@ -326,7 +331,8 @@ impl<'a> Cursor<'a> {
             return Err(breach(rule, place(), format!("a text of {len} bytes, at most {limit} are allowed")));
         }
         let bytes = self.take(len)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| breach(rule, place(), "a text that is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| breach(rule, place(), "a text that is not UTF-8"))?;
         Ok(text.to_owned())
     }
 

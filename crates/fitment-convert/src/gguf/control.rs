@@ -38,9 +38,14 @@ pub(super) fn check(container: &Container<'_>) -> Vec<Finding> {
     for entry in &container.tensors {
         findings.extend(direction(entry));
     }
-    let widths: BTreeSet<u64> = container.tensors.iter().filter_map(|entry| entry.dims.last().copied()).collect();
+    let widths: BTreeSet<u64> =
+        container.tensors.iter().filter_map(|entry| entry.dims.last().copied()).collect();
     if widths.len() > 1 {
-        findings.push(Finding::new(&rules::G_WIDTH, "", format!("there are directions of {widths:?} elements")));
+        findings.push(Finding::new(
+            &rules::G_WIDTH,
+            "",
+            format!("there are directions of {widths:?} elements"),
+        ));
     }
     if container.tensors.is_empty() {
         findings.push(Finding::new(&rules::G_DIRECTION, "", "the file holds no direction"));
@@ -56,7 +61,8 @@ pub(super) fn check(container: &Container<'_>) -> Vec<Finding> {
 
 fn direction(entry: &Entry<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut breach = |message: String| findings.push(Finding::new(&rules::G_DIRECTION, &*entry.name, message));
+    let mut breach =
+        |message: String| findings.push(Finding::new(&rules::G_DIRECTION, &*entry.name, message));
     if layer(&entry.name).is_none() {
         breach("not `direction.N` with N from 1: llama.cpp has no place for it".to_owned());
     }
@@ -67,7 +73,8 @@ fn direction(entry: &Entry<'_>) -> Vec<Finding> {
     if entry.dims.iter().rev().skip(1).any(|dim| *dim != 1) || entry.dims.last() == Some(&0) {
         breach(format!("its axes are {:?}, one of at least one element is asked for", entry.dims));
     }
-    let values = entry.bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")));
+    let values =
+        entry.bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")));
     if entry.dtype == Dtype::F32 {
         let mut is_zero = true;
         for value in values {

@@ -5,7 +5,8 @@ use crate::files::{Files, is_safe_path};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{
-    About, Base, Edit, Intervention, Origin, Overlap, Positions, Rounding, Site, SiteComponent, Source, SourceFile,
+    About, Base, Edit, Intervention, Origin, Overlap, Positions, Rounding, Site, SiteComponent, Source,
+    SourceFile,
 };
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_core::{Adapter, Finding, Severity};
@@ -21,7 +22,7 @@ pub(super) const TAIL: &str = ".tail";
 pub(super) const ROLE: &str = "up.bias";
 
 /// A GGUF file among the files, with its path.
-pub(super) fn file<'a>(files: &Files<'a>) -> Option<(&str, &'a [u8])> {
+pub(super) fn file<'f, 'a>(files: &'f Files<'a>) -> Option<(&'f str, &'a [u8])> {
     let mut found = files.iter().filter(|(_, bytes)| container::is_gguf(bytes));
     let first = found.next()?;
     found.next().is_none().then_some(first)
@@ -78,7 +79,11 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     kept.extend(others);
     let hint = container.get(control::MODEL_HINT).and_then(|value| value.as_text());
     let adapter = Adapter {
-        base: Base { architecture: hint.map(str::to_owned), name: options.base_name.map(str::to_owned), ..Base::default() },
+        base: Base {
+            architecture: hint.map(str::to_owned),
+            name: options.base_name.map(str::to_owned),
+            ..Base::default()
+        },
         edits: edits(&container)?,
         source: Some(Source { format: "gguf".to_owned(), files: kept, ..Source::default() }),
         about: About::default(),

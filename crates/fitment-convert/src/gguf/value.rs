@@ -63,7 +63,6 @@ impl Value {
 pub(super) struct ValueType(pub(super) u32);
 
 impl ValueType {
-    pub(super) const U32: ValueType = ValueType(4);
     pub(super) const I32: ValueType = ValueType(5);
     pub(super) const TEXT: ValueType = ValueType(8);
     pub(super) const LIST: ValueType = ValueType(9);

@@ -38,7 +38,9 @@ pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<
         let reason = losses.first().map_or("it changes nothing".to_owned(), Loss::to_string);
         return Err(Error::Unsupported {
             what: "a GGUF control vector".to_owned(),
-            reason: format!("it holds constants added to block_output at every token, and this adapter has none ({reason})"),
+            reason: format!(
+                "it holds constants added to block_output at every token, and this adapter has none ({reason})"
+            ),
             hint: "write another format with --to".to_owned(),
         });
     };
@@ -51,7 +53,9 @@ pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<
     }
     let hint = adapter.base.architecture.as_deref().unwrap_or_default();
     if hint.is_empty() {
-        losses.push(Loss::ConfigRemade { reason: format!("{MODEL_HINT} is empty, since the adapter does not say its architecture") });
+        losses.push(Loss::ConfigRemade {
+            reason: format!("{MODEL_HINT} is empty, since the adapter does not say its architecture"),
+        });
     }
     let file = OutputFile {
         path: "control_vector.gguf".to_owned(),
@@ -88,7 +92,7 @@ fn constant<'e, 'a>(edit: &'e Edit<'a>) -> Result<(u64, &'e Intervention<'a>), &
     if others || intervention.subtract || intervention.dims.is_some() || intervention.component.is_some() {
         return Err("a control vector adds a constant to the whole state");
     }
-    if !direction.is_some_and(|tensor| widened(tensor).is_some()) {
+    if direction.is_none_or(|tensor| widened(tensor).is_none()) {
         return Err("a control vector is F32, F16 or BF16");
     }
     Ok((layer, intervention))
@@ -110,7 +114,8 @@ fn widened(tensor: &Tensor<'_>) -> Option<Vec<f64>> {
 #[allow(clippy::cast_possible_truncation, reason = "the one rounding to the format's dtype")]
 fn sum(edits: &[&Intervention<'_>]) -> Vec<u8> {
     if let [one] = edits
-        && let Some(tensor) = one.up_bias.as_ref().filter(|tensor| one.scale == 1.0 && tensor.dtype() == Dtype::F32)
+        && let Some(tensor) =
+            one.up_bias.as_ref().filter(|tensor| one.scale == 1.0 && tensor.dtype() == Dtype::F32)
     {
         return tensor.bytes().to_vec();
     }
@@ -133,7 +138,8 @@ fn restore<'a>(adapter: &Adapter<'a>) -> Option<OutputFile<'a>> {
     let (mut directions, mut edit_order) = (BTreeMap::new(), Vec::new());
     for edit in &adapter.edits {
         let (layer, intervention) = constant(edit).ok()?;
-        let tensor = intervention.up_bias.as_ref().filter(|t| intervention.scale == 1.0 && t.dtype() == Dtype::F32)?;
+        let tensor =
+            intervention.up_bias.as_ref().filter(|t| intervention.scale == 1.0 && t.dtype() == Dtype::F32)?;
         edit_order.push(tensor.bytes());
         if directions.insert(layer, tensor.bytes()).is_some() {
             return None;
@@ -152,7 +158,9 @@ fn restore<'a>(adapter: &Adapter<'a>) -> Option<OutputFile<'a>> {
     // Put together again, it must read back as what is meant.
     let back = Container::parse(&bytes).ok()?;
     let same = |entry: &Entry<'_>| {
-        control::layer(&entry.name).and_then(|layer| directions.get(&layer)).is_some_and(|bytes| *bytes == entry.bytes)
+        control::layer(&entry.name)
+            .and_then(|layer| directions.get(&layer))
+            .is_some_and(|bytes| *bytes == entry.bytes)
     };
     let whole = back.tensors.len() == directions.len() && back.tensors.iter().all(same);
     whole.then(|| OutputFile { path, content: Content::Bytes(Bytes::Shared(Arc::from(bytes))) })

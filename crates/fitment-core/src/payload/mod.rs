@@ -27,7 +27,7 @@ impl Layout {
     /// Every layout.
     pub const ALL: &[Layout] = &[Layout::Planes, Layout::Bitmap, Layout::Gaps];
 
-    /// The word on the wire.
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Layout::Planes => "planes",
@@ -36,9 +36,13 @@ impl Layout {
         }
     }
 
-    /// The layout of a word.
-    pub fn from_name(name: &str) -> Option<Layout> {
-        Layout::ALL.iter().copied().find(|layout| layout.name() == name)
+    /// The first byte of a payload.
+    pub fn code(self) -> u8 {
+        match self {
+            Layout::Planes => 0,
+            Layout::Bitmap => 1,
+            Layout::Gaps => 2,
+        }
     }
 
     /// The layout that a writer takes: under 10 % of changed elements gaps, under 85 % a bitmap, else planes.
@@ -135,7 +139,7 @@ pub struct Frame {
     pub raw: u64,
 }
 
-/// Why a payload is not one: what stands where.
+/// Why a payload is none: what stands where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct PayloadFault {
@@ -149,7 +153,23 @@ fn fault(place: impl Into<String>, message: impl Into<String>) -> PayloadFault {
     PayloadFault { place: place.into(), message: message.into() }
 }
 
-/// The table and the frames of a payload.
+/// A payload whose structure was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Its layout, from its first byte.
+    pub layout: Layout,
+    /// Its chunks.
+    pub chunks: Vec<Chunk>,
+}
+
+impl Payload {
+    /// How many elements change.
+    pub fn changed(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.changed).sum()
+    }
+}
+
+/// The layout, the table and the frames of a payload.
 ///
 /// `bytes` is the tensor's length; it is a multiple of the word's width.
 ///
@@ -157,19 +177,25 @@ fn fault(place: impl Into<String>, message: impl Into<String>) -> PayloadFault {
 /// The first fault: a table that is cut short, a count above the chunk's elements, sizes that do not add up to the
 /// payload's length, a frame that is not exactly one zstd frame of a single segment that states its content's size, or
 /// states one that does not fit.
-pub fn parse(payload: &[u8], layout: Layout, word: Word, bytes: u64) -> Result<Vec<Chunk>, PayloadFault> {
+pub fn parse(payload: &[u8], word: Word, bytes: u64) -> Result<Payload, PayloadFault> {
+    let code = payload.first().copied();
+    let layout = Layout::ALL.iter().copied().find(|layout| Some(layout.code()) == code).ok_or_else(|| {
+        let found = code.map_or("no byte".to_owned(), |code| format!("layout {code}"));
+        fault("layout", format!("{found}, known are 0 to 2"))
+    })?;
     let width = word.width();
     let elements = bytes / width as u64;
     let count = elements.div_ceil(CHUNK);
     let streams = layout.streams(width);
     let line = 4 * (1 + streams) as u64;
-    let table = count.checked_mul(line).filter(|len| *len <= payload.len() as u64).ok_or_else(|| {
-        let message = format!("{count} chunks need {line} bytes each, the payload has {}", payload.len());
-        fault("table", message)
-    })?;
-    let mut at = usize::try_from(table).expect("at most the payload's length");
+    let rest = payload.len() - 1;
+    let table = count
+        .checked_mul(line)
+        .filter(|len| *len <= rest as u64)
+        .ok_or_else(|| fault("table", format!("{count} chunks need {line} bytes each, {rest} are there")))?;
+    let mut at = 1 + usize::try_from(table).expect("at most the payload's length");
     let mut chunks = Vec::new();
-    for (number, line) in (0..count).zip(payload[..at].chunks_exact(line as usize)) {
+    for (number, line) in (0..count).zip(payload[1..at].chunks_exact(line as usize)) {
         let first = number * CHUNK;
         let mut fields = line.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let mut chunk = Chunk {
@@ -199,7 +225,7 @@ pub fn parse(payload: &[u8], layout: Layout, word: Word, bytes: u64) -> Result<V
     if at != payload.len() {
         return Err(fault("table", format!("{} bytes follow the last frame", payload.len() - at)));
     }
-    Ok(chunks)
+    Ok(Payload { layout, chunks })
 }
 
 /// The sizes that a stream may have before compression; `None` when it must be absent.

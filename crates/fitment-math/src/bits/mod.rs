@@ -14,10 +14,10 @@
 //! # #[cfg(feature = "zstd")] {
 //! let tuned = [0x81, 0x3f, 0x00, 0x40]; // 1.0078125, 2
 //! let payload = bits::encode(Dtype::BF16, &base, &tuned, bits::LEVEL)?;
-//! assert_eq!(payload.layout, Layout::Bitmap);
+//! assert_eq!((payload.layout, payload.changed), (Layout::Bitmap, 1));
 //!
 //! let mut result = base;
-//! bits::decode(&payload.bytes, payload.layout, Dtype::BF16, &mut result)?;
+//! bits::decode(&payload.bytes, Dtype::BF16, &mut result)?;
 //! assert_eq!(result, tuned);
 //! # }
 //! # Ok::<(), bits::Error>(())
@@ -93,7 +93,7 @@ pub struct Payload {
     pub layout: Layout,
     /// How many elements change.
     pub changed: u64,
-    /// Table and frames.
+    /// Layout, table and frames.
     pub bytes: Vec<u8>,
 }
 
@@ -160,7 +160,7 @@ pub fn encode_as(
         frames.map(|frames| (split.changed, frames))
     });
     let chunks = chunks.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let mut bytes = Vec::new();
+    let mut bytes = vec![layout.code()];
     let size = |len: usize| u32::try_from(len).map_err(|_| Error::Compress("a frame above 4 GiB".to_owned()));
     for (changed, frames) in &chunks {
         bytes.extend(size(*changed)?.to_le_bytes());
@@ -176,13 +176,13 @@ pub fn encode_as(
 ///
 /// # Errors
 /// When the payload does not keep its rules; the tensor is then partly changed and of no use.
-pub fn decode(payload: &[u8], layout: Layout, dtype: Dtype, tensor: &mut [u8]) -> Result<(), Error> {
+pub fn decode(payload: &[u8], dtype: Dtype, tensor: &mut [u8]) -> Result<(), Error> {
     let word = Word::of(dtype);
     let width = word.width();
     if !tensor.len().is_multiple_of(width) {
         return Err(Error::Length { base: tensor.len(), new: tensor.len(), width });
     }
-    let chunks = payload::parse(payload, layout, word, tensor.len() as u64)?;
+    let payload::Payload { layout, chunks } = payload::parse(payload, word, tensor.len() as u64)?;
     let work: Vec<(Chunk, &mut [u8])> =
         chunks.into_iter().zip(tensor.chunks_mut(payload::CHUNK as usize * width)).collect();
     let done = parallel::map(work, |(chunk, elements)| decode_chunk(&chunk, payload, layout, word, elements));
