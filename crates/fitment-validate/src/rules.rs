@@ -21,4 +21,5 @@ fitment_core::rule_table! {
     B_NO_BASE = "B017" Note "6" "The fit to a base is checked." => "Give the base: --base BASE.";
     B_UNBOUND = "B018" Note "6" "The content of the base is checked, not only its names and shapes." => "`fitment convert FILE --base BASE` records the digests of the base.";
     B_AMBIGUOUS = "B019" Error "6" "Adapter and base together say which tensor each edit changes." => "See the message: what decides it depends on the case.";
+    B_SITE = "B020" Error "5.6" "The base has the sites of interventions, with states of their width." => "The adapter was made for a model of another size: check --base.";
 }

@@ -7,6 +7,7 @@ mod identity;
 mod names;
 mod quantised;
 mod shapes;
+mod sites;
 mod tied;
 mod vocabulary;
 
@@ -45,6 +46,7 @@ pub(crate) fn check(
     created::check(&mut fit);
     vocabulary::check(&mut fit);
     shapes::check(&mut fit);
+    sites::check(&mut fit);
     identity::check(&mut fit);
     let digests = if just_bound { 0 } else { digests::check(&mut fit)? };
     coverage::check(&mut fit);

@@ -3,8 +3,8 @@ use fitment_core::checkpoint::MemoryCheckpoint;
 use fitment_core::container::write_container;
 use fitment_core::identity::sha256;
 use fitment_core::model::{
-    Adapter, Add, BaseTensor, ComponentName, ConfigEdit, ConfigValue, Edit, ExpertRange, Lora, LoraForm,
-    Origin, Remove, Set, SetDtype, Target, TensorName,
+    Adapter, Add, BaseTensor, ComponentName, ConfigEdit, ConfigValue, Edit, ExpertRange, Intervention, Lora,
+    LoraForm, Origin, Positions, Remove, Set, SetDtype, Site, SiteComponent, Target, TensorName,
 };
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use serde_json::{Map, Value, json};
@@ -365,4 +365,30 @@ fn an_adapter_for_a_tied_base_does_not_fit_one_with_a_head() {
     insta::assert_snapshot!(case.lines(false), @r#"error[B004] model.embed_tokens.weight: the adapter takes it for one with "lm_head.weight", the base has two tensors"#);
     case.tensors.remove("lm_head.weight");
     insta::assert_snapshot!(case.lines(false), @"error[B004] model.embed_tokens.weight: the adapter takes it for tied, the config of the base says tie_word_embeddings is false");
+}
+
+#[test]
+fn an_intervention_fits_the_layers_and_the_width_of_the_base() {
+    let steering = |layer, component, width| {
+        let site = Site::Layer { layer, component };
+        Intervention { up_bias: Some(floats(&[width])), ..Intervention::at(site, Positions::EVERYWHERE) }
+    };
+    let sound = steering(3, SiteComponent::BlockOutput, 4);
+    let unknown = steering(0, SiteComponent::MlpActivation, 99);
+    let narrow = steering(0, SiteComponent::BlockInput, 3);
+    let part = Intervention { dims: Some([1, 4]), ..narrow.clone() };
+    let beyond = Intervention { dims: Some([2, 5]), ..narrow.clone() };
+    let late = steering(4, SiteComponent::QueryOutput, 4);
+    let component = Some(ComponentName::new("unet").unwrap());
+    let foreign = Intervention { component, ..sound.clone() };
+    let edits = [sound, unknown, part, narrow, beyond, late, foreign];
+    let mut case = Case::new(edits.into_iter().map(Edit::Intervention).collect());
+    case.config.insert("hidden_size".to_owned(), json!(4));
+    case.config.insert("num_hidden_layers".to_owned(), json!(4));
+    insta::assert_snapshot!(case.lines(false), @r#"
+    error[B020] @block_input.0: is 3 wide, the base's states there 4
+    error[B020] @block_input.0: changes elements 2..5, the base's states there have 4
+    error[B020] @query_output.4: is at layer 4, the base has 4, counted from 0
+    error[B020] unet/@block_output.3: belongs to the component "unet" of a pipeline, the base is a single model
+    "#);
 }
