@@ -1,4 +1,5 @@
-use super::{ComponentName, Origin, name_fault};
+use super::words::words;
+use super::{ComponentName, Origin, Positions, name_fault};
 use crate::error::Error;
 use crate::tensor::Tensor;
 use std::fmt;
@@ -193,36 +194,6 @@ pub(crate) fn module_site_fault(path: &str) -> Option<String> {
         .then(|| "is no module's name: parts joined by dots, numbers without brackets".to_owned())
 }
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {
-            $($(#[$each])* $variant,)*
-        }
-
-        impl $name {
-            /// All of them.
-            pub const ALL: &[$name] = &[$($name::$variant,)*];
-
-            /// The word on the wire.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $($name::$variant => $word,)*
-                }
-            }
-
-            /// What a word on the wire means.
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $($word => Some($name::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
 words! {
     /// The points of a layer, by pyvene's words (0.1.8).
     SiteComponent {
@@ -301,83 +272,6 @@ words! {
         Sigmoid = "sigmoid",
         /// `x · tanh(ln(1 + eˣ))`.
         Mish = "mish",
-    }
-}
-
-/// Which tokens an [`Intervention`] acts on: each of them once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Positions {
-    /// In which passes, and what `select` counts.
-    pub phase: Phase,
-    /// Which of them.
-    pub select: Select,
-}
-
-impl Positions {
-    /// Every token of every pass: control vectors.
-    pub const EVERYWHERE: Positions = Positions { phase: Phase::EveryForward, select: Select::All };
-}
-
-words! {
-    /// When an edit acts.
-    Phase {
-        /// On the tokens of the prompt, whether they come in one pass or several.
-        Prompt = "prompt",
-        /// On the tokens after the prompt.
-        Decode = "decode",
-        /// On all tokens; selections count the tokens of each forward pass anew.
-        EveryForward = "every_forward",
-    }
-}
-
-/// Which tokens of a prompt, or of a pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Select {
-    /// All of them.
-    All,
-    /// Some at the beginning and some at the end.
-    FirstLast(FirstLast),
-    /// Those numbers: from 0 at the beginning, or negative from the end (−1 is the last). Only of a prompt.
-    Explicit(Vec<i64>),
-}
-
-/// The first and the last tokens, padding left out. With `n` tokens and `e = n + end_offset`, `p` of `first` and `s` of
-/// `last` remain by `short`: tokens `0..p` are the prefix, tokens `e−s..e` the suffix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstLast {
-    /// Tokens at the beginning.
-    pub first: u64,
-    /// Tokens at the end.
-    pub last: u64,
-    /// 0, or −1 when the end is the last token but one (datasets of pyreft 0.1.0).
-    pub end_offset: i64,
-    /// What becomes of both in a prompt that is too short.
-    pub short: ShortPrompt,
-    /// Which of the two this intervention acts on.
-    pub group: Group,
-}
-
-words! {
-    /// How [`FirstLast`] shrinks.
-    ShortPrompt {
-        /// `p = min(first, ⌊e/2⌋)`, `s = min(last, ⌊e/2⌋)` (pyreft 0.1.0).
-        FloorHalf = "floor_half",
-        /// The same with `⌈e/2⌉` for `s` (the paper, arXiv 2404.03592).
-        Paper = "paper",
-        /// `p = min(first, e)`, `s = min(last, e)`: the two may overlap (adapters 1.3.0).
-        Overlap = "overlap",
-    }
-}
-
-words! {
-    /// Which part of [`FirstLast`] an intervention acts on. Untied interventions are two, one for each part.
-    Group {
-        /// The first tokens.
-        Prefix = "prefix",
-        /// The last tokens.
-        Suffix = "suffix",
-        /// Both, with the same tensors.
-        Both = "both",
     }
 }
 

@@ -17,20 +17,20 @@ mod dump;
 mod intervention;
 mod lora;
 mod name;
+mod positions;
 mod source;
 mod target;
+mod words;
 
 pub use base::{Base, BaseTensor, Digest, Layout};
 pub use config::{ConfigEdit, ConfigValue};
 pub use dense::{Add, Exceptions, Remove, Set, SetDtype};
 pub use dump::dump;
 pub(crate) use intervention::module_site_fault;
-pub use intervention::{
-    Activation, FirstLast, Group, Intervention, ModuleSite, Overlap, Phase, Positions, Rounding, Select,
-    ShortPrompt, Site, SiteComponent,
-};
+pub use intervention::{Activation, Intervention, ModuleSite, Overlap, Rounding, Site, SiteComponent};
 pub use lora::{Lora, LoraForm, Magnitude, NormOf};
 pub use name::{ComponentName, TensorName, name_fault};
+pub use positions::{FirstLast, Group, Phase, Positions, Select, ShortPrompt};
 pub use source::{About, KeptTensor, Origin, Source, SourceFile};
 pub use target::{AxisSlice, ExpertRange, IndexRange, Target, When};
 
