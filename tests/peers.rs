@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_convert::{FormatId, WriteOptions, write};
+use fitment_core::container::write_container;
 use fitment_core::model::Adapter;
+use fitment_core::tensor::Tensor;
 use fitment_io::{Access, CheckpointDir};
 use fitment_tests::place::{fixture, peers_python, root, scratch};
 use fitment_tests::program::fitment;
+use fitment_torch::{Archive, Item, TorchFile};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -111,4 +115,47 @@ fn transformers_and_peft_compute_what_the_unmerged_adapter_computes() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(measured >= 20, "only {measured} of {foreign} PEFT folders were measured");
+}
+
+#[test]
+fn torch_and_peft_open_the_torch_files_that_are_written() {
+    let room = scratch();
+    let path = |name: &str| room.path().join(name);
+    let mut count = 0;
+    let plain = |name: &str, tensors: &[(String, Tensor<'_>)]| {
+        let mut file = fs::File::create(path(name)).unwrap();
+        let items = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
+        write_container(&BTreeMap::new(), items, &mut file).unwrap();
+    };
+    for entry in fs::read_dir(fixture("torch").join("sound")).unwrap() {
+        let source = entry.unwrap().path();
+        let name = source.file_stem().unwrap().to_str().unwrap().to_owned();
+        if source.extension().is_none_or(|end| end != "bin") || name == "tensor_alone" {
+            continue;
+        }
+        let bytes = fs::read(&source).unwrap();
+        let state = TorchFile::read(&name, &bytes).unwrap().state_dict().unwrap();
+        let tensors: Vec<_> = state.tensors.into_iter().map(|named| (named.name, named.tensor)).collect();
+        let items: Vec<_> = tensors.iter().map(|(name, tensor)| Item::new(name, tensor.clone())).collect();
+        let mut file = fs::File::create(path(&format!("{name}.bin"))).unwrap();
+        Archive::new(&name, &items).unwrap().write_to(&mut file).unwrap();
+        plain(&format!("{name}.safetensors"), &tensors);
+        count += tensors.len();
+    }
+    let case = fixture("peft").join("pickled_adapter");
+    let file = path("a.fitment");
+    run(&[&"convert", &case.join("adapter"), &"-o", &file, &"--base", &case.join("base")]);
+    run(&[&"convert", &file, &"--to", &"peft", &"-o", &path("adapter")]);
+    let bytes = fs::read(case.join("adapter/adapter_model.bin")).unwrap();
+    let state = TorchFile::read("adapter_model.bin", &bytes).unwrap().state_dict().unwrap();
+    let tensors: Vec<_> = state.tensors.into_iter().map(|named| (named.name, named.tensor)).collect();
+    plain("adapter.safetensors", &tensors);
+    count += tensors.len();
+    let output = Command::new(peers_python())
+        .arg(root().join("tests/peer/torch_files.py"))
+        .arg(room.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), count.to_string());
 }

@@ -1,6 +1,6 @@
 //! The form that torch writes since 1.6: a zip archive with `data.pkl`, and each storage as a member `data/KEY`.
 
-use crate::error::{Fault, limit};
+use crate::error::{Fault, limit, one_line};
 use crate::limits;
 use crate::pickle::{self, Heap, Id};
 use crate::zip::{self, Directory, Member};
@@ -33,15 +33,16 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(String, Heap<'_>, Id), Fault> {
     for storage in &mut heap.storages {
         let member = format!("data/{}", storage.key);
         let found = by_name.get(member.as_str()).copied().or((storage.byte_len == 0).then_some(&[][..]));
+        let shown = one_line(&member);
         let wrong = |message| Err(Fault::Tensor { place: storage.place.clone(), message });
         match found {
             Some(data) if data.len() as u64 == storage.byte_len => storage.data = data,
             Some(data) => {
                 let message =
-                    format!("{member} holds {} bytes, the pickle says {}", data.len(), storage.byte_len);
+                    format!("{shown} holds {} bytes, the pickle says {}", data.len(), storage.byte_len);
                 return wrong(message);
             }
-            None => return wrong(format!("the archive has no member {stem}/{member}")),
+            None => return wrong(format!("the archive has no member {stem}/{shown}")),
         }
     }
     Ok((stem.to_owned(), heap, outcome.root))

@@ -2,7 +2,7 @@
 //! like, the value and the list of storage keys, a pickle each; then each storage with its number of elements before it.
 
 use crate::cursor::Cursor;
-use crate::error::{Fault, Place};
+use crate::error::{Fault, Place, one_line};
 use crate::limits;
 use crate::pickle::{self, Heap, Id, Node, Outcome};
 use fitment_core::tensor::Dtype;
@@ -84,26 +84,27 @@ fn read_storages<'a>(heap: &mut Heap<'a>, keys: &[&str], cursor: &mut Cursor<'a>
         heap.storages.iter().enumerate().map(|(number, storage)| (storage.key, number)).collect();
     let mut read = BTreeSet::new();
     for key in keys {
+        let shown = one_line(key);
         let at = cursor.offset();
         let storage = numbers.get(key).and_then(|number| heap.storages.get_mut(*number));
         let storage = storage.filter(|_| read.insert(*key));
         let storage = storage
-            .ok_or_else(|| broken(at, format!("a storage {key:?} that no tensor uses, or a second one")))?;
+            .ok_or_else(|| broken(at, format!("a storage {shown:?} that no tensor uses, or a second one")))?;
         let size = storage.dtype.and_then(Dtype::bytes).unwrap_or(1) as u64;
         let count = cursor.u64().ok_or_else(|| broken(at, "the storages are cut short"))?;
         if count.checked_mul(size) != Some(storage.byte_len) {
             let message = format!(
-                "storage {key:?} has {count} elements, the pickle says {}",
+                "storage {shown:?} has {count} elements, the pickle says {}",
                 storage.byte_len / size.max(1)
             );
             return Err(broken(at, message));
         }
         storage.data = cursor.take(storage.byte_len).ok_or_else(|| {
-            broken(at, format!("storage {key:?} is cut short: {} bytes are left", cursor.rest().len()))
+            broken(at, format!("storage {shown:?} is cut short: {} bytes are left", cursor.rest().len()))
         })?;
     }
     if let Some(missing) = heap.storages.iter().find(|storage| !read.contains(storage.key)) {
-        let message = format!("storage {:?} is not in the file", missing.key);
+        let message = format!("storage {:?} is not in the file", one_line(missing.key));
         return Err(Fault::Tensor { place: missing.place.clone(), message });
     }
     if !cursor.rest().is_empty() {

@@ -40,7 +40,7 @@ impl<'a> Walk<'_, 'a> {
         self.visits = self
             .visits
             .checked_sub(1)
-            .ok_or_else(|| limit("", "looks at each value of a state dict", limits::MAX_SHARING, "more"))?;
+            .ok_or_else(|| limit("", "leaves for each value of the pickle", limits::MAX_SHARING, "more"))?;
         if depth > limits::MAX_DEPTH {
             return Err(limit("", "dicts inside dicts", limits::MAX_DEPTH, "more"));
         }

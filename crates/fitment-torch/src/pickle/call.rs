@@ -4,7 +4,7 @@ use super::globals::Known;
 use super::heap::{Id, Node, Storage};
 use super::machine::Machine;
 use super::op::Op;
-use crate::error::Fault;
+use crate::error::{Fault, one_line};
 use crate::limits;
 use crate::tensor::View;
 use fitment_core::tensor::Dtype;
@@ -223,7 +223,7 @@ impl<'a> Machine<'a, '_> {
             Some(number) => {
                 let same = self.heap.storages.get(number);
                 if same.is_none_or(|same| same.dtype != dtype || same.byte_len != byte_len) {
-                    return Err(self.wrong(format!("storage {key:?} has two dtypes or sizes")));
+                    return Err(self.wrong(format!("storage {:?} has two dtypes or sizes", one_line(key))));
                 }
                 number
             }
