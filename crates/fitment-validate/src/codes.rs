@@ -47,7 +47,10 @@ mod tests {
             let code = rule.code.0;
             assert!(seen.insert(code), "{code} stands twice");
             let (group, number) = code.split_at(1);
-            assert!("CMEPTB".contains(group) && number.len() == 3 && number.parse::<u16>().is_ok(), "{code}");
+            assert!(
+                "CMEPGTB".contains(group) && number.len() == 3 && number.parse::<u16>().is_ok(),
+                "{code}"
+            );
         }
     }
 
@@ -61,7 +64,7 @@ mod tests {
                 rule.code
             );
             assert!(rule.remedy.ends_with(['.', '?']), "{}: {}", rule.code, rule.remedy);
-            let tool = [('P', "PEFT: "), ('T', "torch: ")]
+            let tool = [('P', "PEFT: "), ('G', "GGUF: "), ('T', "torch: ")]
                 .into_iter()
                 .find(|(group, _)| rule.code.0.starts_with(*group));
             let names_tool = |(_, tool): (char, &str)| rule.section.starts_with(tool);
