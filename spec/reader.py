@@ -12,12 +12,12 @@ import struct
 import sys
 
 FEATURES = set(
-    """add add.exceptions component config experts intervention intervention.activation intervention.dims intervention.input_site
-    lora lora.conv lora.magnitude lora.mid lora.stacked lora.transposed remove set set.create set.rows slice uses when""".split()
+    """add add.exceptions bits component config experts intervention intervention.activation intervention.dims intervention.input_site
+    lora lora.conv lora.magnitude lora.mid lora.stacked lora.transposed remove set set.create set.rows slice sparse_add sparse_set uses when""".split()
 )
 # Section 7.2: what of an edit enters the content id, in the order in which appendix A prints it.
 FUNCTION = """component target experts slice uses when form transposed site input_site dims scale activation subtract orthonormal
-magnitude positions overlap rounding dtype create key value""".split()
+magnitude positions overlap rounding dtype create key value base result changed""".split()
 
 
 class Refused(Exception):
@@ -110,7 +110,7 @@ def read(path):
 def content_id(manifest):
     """Section 7.2."""
     digest = hashlib.sha256(b"fitment1.content\n")
-    used = {name for edit in manifest["edits"] for name in edit.get("tensors", {}).values()}
+    used = {name for edit in manifest["edits"] if edit["kind"] != "bits" for name in edit.get("tensors", {}).values()}
     for name in sorted(used, key=str.encode):
         digest.update(bytes.fromhex(manifest["tensors"][name]))
     edits = [{key: edit[key] for key in ("kind", "tensors", *FUNCTION) if key in edit} for edit in manifest["edits"]]
@@ -152,7 +152,7 @@ def unknown(fields, known):
 
 
 def dump_base(base, tensors):
-    fields, names = ["name", "revision", "architecture", "layout"], ["component", "name", "experts", "dtype", "shape"]
+    fields, names = ["name", "revision", "architecture", "layout"], "component name experts dtype shape unchanged".split()
     yield from line("base", base, fields)
     yield from entries("base.config", base.get("config", {}))
     yield from entries("base.tied", base.get("tied", {}))
@@ -180,7 +180,7 @@ def dump_edit(index, edit, tensors):
 
 
 def dump_source(source, tensors):
-    fields = ["format", "version"]
+    fields = ["format", "version", "weights"]
     yield from line("source", source, fields)
     for file in source.get("files", []):
         yield f"source.file {quote(file['path'])} {tensors[file['tensor']].text()}"

@@ -58,6 +58,7 @@ fn prepare(root: &Path) {
                 origin: Origin::default(),
             }));
             adapter.base.tensors.push(BaseTensor {
+                unchanged: false,
                 component: None,
                 name: text,
                 experts: None,

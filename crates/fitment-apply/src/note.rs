@@ -84,6 +84,14 @@ pub enum Note {
         /// Its value.
         value: Value,
     },
+    /// A bit-exact change was scaled, summed with others or written in another dtype.
+    #[error(
+        "{file} holds bit-exact changes: with another weight, dtype or adapter beside it the result is rounded, not exact"
+    )]
+    Inexact {
+        /// The adapter.
+        file: String,
+    },
     /// Two adapters set the same elements to equal values: they count once.
     #[error("{target}: {first} and {second} set the same elements to equal values, counted once")]
     SharedSet {

@@ -34,13 +34,24 @@ impl<'a> Part<'a> {
         self.bytes.len() * 8 / self.dtype.bits() as usize
     }
 
-    /// The signed integers of an I64 tensor that are not negative; `None` when one is, or for another dtype.
+    /// The integers of an I64 or U32 tensor that are not negative; `None` when one is, or for another dtype.
     pub(crate) fn positions(&self) -> Option<Vec<u64>> {
-        if self.dtype != Dtype::I64 {
-            return None;
+        matches!(self.dtype, Dtype::I64 | Dtype::U32).then_some(())?;
+        (0..self.elements()).map(|at| self.position_at(at)).collect()
+    }
+
+    /// Integer number `at`; `None` when it is negative, not there, or not an I64 or U32.
+    pub(crate) fn position_at(&self, at: usize) -> Option<u64> {
+        match self.dtype {
+            Dtype::U32 => {
+                self.bytes.as_chunks::<4>().0.get(at).map(|bytes| u32::from_le_bytes(*bytes).into())
+            }
+            Dtype::I64 => {
+                let bytes = self.bytes.as_chunks::<8>().0.get(at)?;
+                u64::try_from(i64::from_le_bytes(*bytes)).ok()
+            }
+            _ => None,
         }
-        let numbers = self.bytes.as_chunks::<8>().0.iter().map(|chunk| i64::from_le_bytes(*chunk));
-        numbers.map(|number| u64::try_from(number).ok()).collect()
     }
 
     /// The bytes of `len` elements from `first` on; empty where the tensor has none or elements are under a byte.

@@ -134,7 +134,7 @@ fn edit(wish: &Wish, dims: &[u64]) -> Edit<'static> {
         Edit::Lora(edit) => edit.target.slice = slice,
         Edit::Add(edit) => edit.target.slice = slice,
         Edit::Set(edit) => edit.target.slice = slice,
-        Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => {}
+        other => unreachable!("no {} is made here", other.kind()),
     }
     made
 }

@@ -245,6 +245,7 @@ fn tied_names_must_be_one_tensor() {
 fn bound(dtype: Dtype, dims: &[u64], digest: [u8; 32]) -> Adapter<'static> {
     let mut bound = adapter(vec![product(Q0, 4, 6)]);
     bound.base.tensors = vec![BaseTensor {
+        unchanged: false,
         component: None,
         name: name(Q0),
         experts: None,
@@ -328,6 +329,7 @@ fn the_first_differing_tensors_are_named_in_order() {
     ours.base.tensors = names
         .iter()
         .map(|text| BaseTensor {
+            unchanged: false,
             component: None,
             name: name(text),
             experts: None,

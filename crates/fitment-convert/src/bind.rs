@@ -166,7 +166,7 @@ fn entry(
     }
     let extra = known.map(|known| known.extra.clone()).unwrap_or_default();
     let (name, experts) = (target.name.clone(), target.experts);
-    BaseTensor { component: None, name, experts, dtype, shape, digests: Vec::new(), extra }
+    BaseTensor { unchanged: false, component: None, name, experts, dtype, shape, digests: Vec::new(), extra }
 }
 
 #[cfg(feature = "parallel")]

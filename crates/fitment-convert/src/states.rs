@@ -73,7 +73,12 @@ fn advance(edit: &Edit<'_>, state: &mut Vec<u64>) -> Result<(), String> {
             }
             Ok(())
         }
-        Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => Ok(()),
+        Edit::SparseSet(_)
+        | Edit::SparseAdd(_)
+        | Edit::Bits(_)
+        | Edit::Remove(_)
+        | Edit::Config(_)
+        | Edit::Intervention(_) => Ok(()),
     }
 }
 

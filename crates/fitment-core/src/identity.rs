@@ -14,6 +14,18 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect()
 }
 
+/// The digest of 64 lower-case hexadecimal digits; `None` for any other text.
+pub fn unhex(text: &str) -> Option<Digest> {
+    let mut digest = [0u8; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    for (index, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}
+
 fn digit(nibble: u8) -> char {
     char::from_digit(u32::from(nibble), 16).expect("a nibble is a hexadecimal digit")
 }

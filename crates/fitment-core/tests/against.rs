@@ -60,6 +60,7 @@ fn only_what_the_base_makes_wrong_is_reported_against_it() {
         adapter(vec![lora("a", (4, 2, 3), 1.0), lora("b", (4, 2, 5), 1.0), lora("missing", (9, 2, 9), 1.0)]);
     // What the adapter records of another base is not asked here.
     model.base.tensors.push(BaseTensor {
+        unchanged: false,
         component: None,
         name: TensorName::new("a").unwrap(),
         experts: None,

@@ -60,6 +60,7 @@ fn sample() -> Adapter<'static> {
     };
     let config = ConfigEdit { component: None, value: ConfigValue::VocabSize(6), origin: Origin::default() };
     let base_tensor = |name: &str, dims: &[u64]| BaseTensor {
+        unchanged: false,
         component: None,
         name: TensorName::new(name).unwrap(),
         experts: None,

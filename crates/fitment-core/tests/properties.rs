@@ -130,7 +130,7 @@ prop_compose! {
         if let Some(number) = vendor {
             adapter.extra.insert("vendor.example/number".into(), number.into());
         }
-        let entry = |(name, (experts, dims)): (String, (Option<ExpertRange>, Vec<u64>))| BaseTensor {
+        let entry = |(name, (experts, dims)): (String, (Option<ExpertRange>, Vec<u64>))| BaseTensor { unchanged: false,
             component: None,
             name: TensorName::new(name).unwrap(),
             experts,

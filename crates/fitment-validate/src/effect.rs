@@ -31,7 +31,8 @@ fn scale(edit: &Edit<'_>) -> Option<f64> {
         Edit::Lora(lora) => Some(lora.scale),
         Edit::Add(add) => Some(add.scale),
         Edit::Intervention(edit) => Some(edit.scale),
-        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => None,
+        Edit::SparseAdd(edit) => Some(edit.scale),
+        Edit::Set(_) | Edit::SparseSet(_) | Edit::Bits(_) | Edit::Remove(_) | Edit::Config(_) => None,
     }
 }
 
@@ -45,7 +46,9 @@ fn is_idle(edit: &Edit<'_>) -> bool {
         }
         Edit::Add(add) => add.exceptions.is_none() && (add.scale == 0.0 || is_zero(&add.value)),
         Edit::Intervention(edit) => is_idle_intervention(edit),
-        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => false,
+        Edit::SparseAdd(edit) => edit.scale == 0.0 || is_zero(&edit.value),
+        Edit::Bits(edit) => edit.changed == 0,
+        Edit::Set(_) | Edit::SparseSet(_) | Edit::Remove(_) | Edit::Config(_) => false,
     }
 }
 

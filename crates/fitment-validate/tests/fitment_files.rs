@@ -22,6 +22,7 @@ const TARGET: &str = "model.layers.0.mlp.up_proj.weight";
 fn adapter(value: f32) -> Adapter<'static> {
     let base = floats(&[4, 2], 0.5);
     let entry = BaseTensor {
+        unchanged: false,
         component: None,
         name: TensorName::new(TARGET).unwrap(),
         experts: None,

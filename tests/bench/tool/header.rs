@@ -65,6 +65,7 @@ fn adapter(layers: usize) -> Result<Adapter<'static>, Box<dyn Error>> {
                 },
             }));
             tensors.push(BaseTensor {
+                unchanged: false,
                 component: None,
                 digests: vec![sha256(name.as_str().as_bytes())],
                 name,

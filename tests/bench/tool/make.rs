@@ -135,6 +135,7 @@ fn bound(checkpoint: &CheckpointDir, adapter: &Adapter<'_>) -> Result<Base> {
     for target in adapter.edits.iter().filter_map(Edit::target) {
         let info = checkpoint.tensors().get(target.name.as_str()).ok_or("no such tensor")?;
         tensors.push(BaseTensor {
+            unchanged: false,
             component: None,
             name: target.name.clone(),
             experts: None,

@@ -124,6 +124,7 @@ impl File {
         let edits = self.manifest["edits"].as_array().expect("edits are a list");
         let mut used: Vec<&str> = edits
             .iter()
+            .filter(|edit| edit["kind"] != "bits")
             .filter_map(|edit| edit.get("tensors")?.as_object())
             .flat_map(Map::values)
             .filter_map(Value::as_str)
@@ -212,6 +213,9 @@ fn function(edit: &Value) -> Value {
         "create",
         "key",
         "value",
+        "base",
+        "result",
+        "changed",
         "tensors",
     ];
     let fields = edit.as_object().expect("an edit is an object").iter();

@@ -128,7 +128,7 @@ fn fields() -> Vec<Coded> {
         ("M004", "version-is-a-number", plain_with("/fitment", json!(1.0))),
         ("M004", "edits-are-an-object", plain_with("/edits", json!({}))),
         ("M004", "an-edit-is-a-list", plain_with("/edits/0", json!([]))),
-        ("M004", "unannounced-kind", edit("kind", json!("bits"))),
+        ("M004", "unannounced-kind", edit("kind", json!("rotate"))),
         ("M004", "kind-in-upper-case", edit("kind", json!("LORA"))),
         ("M004", "unknown-form", edit("form", json!("linear"))),
         ("M004", "scale-is-the-text-nan", edit("scale", json!("NaN"))),
@@ -161,14 +161,14 @@ fn fields() -> Vec<Coded> {
 fn versions() -> Vec<Coded> {
     let version = |text: &str| plain().set("/fitment", json!(text)).bytes();
     let requires = |list| plain().set("/requires", list).bytes();
-    let bits = plain().set("/edits/0/kind", json!("bits")).sealed().bytes();
+    let rotate = plain().set("/edits/0/kind", json!("rotate")).sealed().bytes();
     vec![
         ("M005", "version-2", version("2.0")),
         ("M005", "version-0", version("0.9")),
         ("M005", "version-without-minor", version("1")),
         ("M005", "version-of-three-parts", version("1.0.0")),
         ("M005", "version-with-another-suffix", version("1.0-beta")),
-        ("M006", "unknown-kind", bits),
+        ("M006", "unknown-kind", rotate),
         ("M006", "unknown-option", requires(json!(["lora", "lora.groups"]))),
         ("M006", "feature-of-a-vendor", requires(json!(["lora", "vendor.example/rotate"]))),
         ("M007", "a-feature-is-missing", requires(json!([]))),

@@ -9,6 +9,7 @@
 //! Valid files come from the model and core's writer. Invalid ones are valid ones taken apart, damaged and written by
 //! [`file::File`], a second writer, since core refuses to write them.
 
+mod changes;
 mod container;
 mod edits;
 pub mod file;
@@ -18,6 +19,7 @@ mod parts;
 mod provenance;
 mod targets;
 mod valid;
+mod valid_changes;
 mod valid_dense;
 mod valid_interventions;
 mod warned;
@@ -51,7 +53,11 @@ pub(crate) type Coded = (&'static str, &'static str, Vec<u8>);
 
 /// The vectors that are committed.
 pub fn vectors() -> Vec<Vector> {
-    let valid = valid::files().into_iter().chain(valid_dense::files()).chain(valid_interventions::files());
+    let valid = valid::files()
+        .into_iter()
+        .chain(valid_dense::files())
+        .chain(valid_interventions::files())
+        .chain(valid_changes::files());
     let valid =
         valid.map(|(name, bytes)| Vector { folder: "valid", name: name.to_owned(), code: None, bytes });
     let warned = warned::files().into_iter().map(Vector::invalid);
@@ -62,6 +68,7 @@ pub fn vectors() -> Vec<Vector> {
         targets::files(),
         edits::files(),
         interventions::files(),
+        changes::files(),
     ];
     valid
         .chain(warned.map(|vector| Vector { folder: "warned", ..vector }))

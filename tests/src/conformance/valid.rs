@@ -37,6 +37,7 @@ pub(super) fn files() -> Vec<(&'static str, Vec<u8>)> {
 
 pub(super) fn entry(text: &str, dims: &[u64], digests: usize) -> BaseTensor {
     BaseTensor {
+        unchanged: false,
         component: None,
         name: name(text),
         experts: None,

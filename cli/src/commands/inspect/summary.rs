@@ -159,7 +159,8 @@ fn scales(adapter: &Adapter<'_>) -> impl Iterator<Item = f64> {
         Edit::Lora(edit) => Some(edit.scale),
         Edit::Add(edit) => Some(edit.scale),
         Edit::Intervention(edit) => Some(edit.scale),
-        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => None,
+        Edit::SparseAdd(edit) => Some(edit.scale),
+        Edit::Set(_) | Edit::SparseSet(_) | Edit::Bits(_) | Edit::Remove(_) | Edit::Config(_) => None,
     })
 }
 
@@ -176,9 +177,21 @@ fn families(adapter: &Adapter<'_>) -> Vec<&'static str> {
     let families = [
         (has(|edit| matches!(edit, Edit::Lora(_))), "weight-space low-rank"),
         (has(|edit| matches!(edit, Edit::Intervention(_))), "representation-space"),
-        (has(|edit| matches!(edit, Edit::Set(_) | Edit::Add(_) | Edit::Remove(_))), "full-weight"),
+        (has(is_full_weight), "full-weight"),
     ];
     families.into_iter().filter(|(used, _)| *used).map(|(_, name)| name).collect()
+}
+
+fn is_full_weight(edit: &Edit<'_>) -> bool {
+    match edit {
+        Edit::Set(_)
+        | Edit::Add(_)
+        | Edit::Remove(_)
+        | Edit::SparseSet(_)
+        | Edit::SparseAdd(_)
+        | Edit::Bits(_) => true,
+        Edit::Lora(_) | Edit::Config(_) | Edit::Intervention(_) => false,
+    }
 }
 
 fn methods(adapter: &Adapter<'_>) -> Vec<&'static str> {
@@ -193,6 +206,9 @@ fn methods(adapter: &Adapter<'_>) -> Vec<&'static str> {
         Edit::Add(_) => "dense update",
         Edit::Config(_) => "config",
         Edit::Intervention(_) => "intervention",
+        Edit::SparseSet(_) => "replaced elements",
+        Edit::SparseAdd(_) => "sparse update",
+        Edit::Bits(_) => "bit-exact diff",
     };
     adapter.edits.iter().map(method).collect::<BTreeSet<_>>().into_iter().collect()
 }
@@ -242,7 +258,10 @@ fn groups(adapter: &Adapter<'_>) -> Vec<Group> {
             Edit::Lora(edit) => (Some(edit.rank()), Some(edit.scale)),
             Edit::Add(edit) => (None, Some(edit.scale)),
             Edit::Intervention(edit) => (edit.rank(), Some(edit.scale)),
-            Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => (None, None),
+            Edit::SparseAdd(edit) => (None, Some(edit.scale)),
+            Edit::Set(_) | Edit::SparseSet(_) | Edit::Bits(_) | Edit::Remove(_) | Edit::Config(_) => {
+                (None, None)
+            }
         };
         let tensors = edit.tensors();
         let dtypes: BTreeSet<_> = tensors
@@ -292,6 +311,12 @@ fn kind_name(edit: &Edit<'_>) -> String {
             None if edit.create => "set (new)".to_owned(),
             None => "set".to_owned(),
         },
-        Edit::Add(_) | Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => edit.kind().to_owned(),
+        Edit::Add(_)
+        | Edit::Remove(_)
+        | Edit::Config(_)
+        | Edit::Intervention(_)
+        | Edit::SparseSet(_)
+        | Edit::SparseAdd(_)
+        | Edit::Bits(_) => edit.kind().to_owned(),
     }
 }

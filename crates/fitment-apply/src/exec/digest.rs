@@ -67,6 +67,16 @@ impl Verdicts {
     }
 }
 
+/// The error about a base that is what a bit-exact change makes, when the first differing tensor is.
+fn already_applied(plan: &Plan<'_>, base: &dyn Checkpoint, first: &Mismatch) -> Result<Option<Error>, Error> {
+    let expected = plan.digests.get(&first.target).map_or(&[][..], Vec::as_slice);
+    let result = expected.iter().find_map(|expected| expected.result);
+    let Some(result) = result else { return Ok(None) };
+    let found = Sha256::digest(base.read(&first.target)?);
+    let (tensor, file) = (first.target.clone(), first.file.clone());
+    Ok((found[..] == result).then_some(Error::AlreadyApplied { tensor, file }))
+}
+
 /// The error about a base that differs. Looks at the tensors in order until enough differ, so that the message does not
 /// depend on which thread came first.
 pub(super) fn mismatch_error(
@@ -94,6 +104,9 @@ pub(super) fn mismatch_error(
         Ok(())
     })?;
     let found = verdicts.into_sorted(plan);
+    if let Some(applied) = found.first().and_then(|first| already_applied(plan, base, first).transpose()) {
+        return applied;
+    }
     let tensors: BTreeSet<String> = found.iter().map(|mismatch| mismatch.target.clone()).collect();
     let tensors: Vec<String> = tensors.into_iter().take(NAMED).collect();
     let named = found.into_iter().filter(|mismatch| tensors.contains(&mismatch.target));

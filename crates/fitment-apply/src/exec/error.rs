@@ -33,6 +33,29 @@ pub enum Error {
         #[source]
         source: fitment_math::Error,
     },
+    /// A payload is damaged.
+    #[error("{tensor}: its bit-exact change is damaged")]
+    Payload {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        #[source]
+        source: fitment_math::bits::Error,
+    },
+    /// The base is right, the result is not the recorded one.
+    #[error("{tensor}: the result has not the digest that its bit-exact change records")]
+    OtherResult {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The base is what the diff makes already.
+    #[error("already applied: {tensor} is the result of {file}, not its base")]
+    AlreadyApplied {
+        /// The first such tensor.
+        tensor: String,
+        /// The adapter.
+        file: String,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Cancelled,

@@ -4,6 +4,7 @@ mod compute;
 mod digest;
 mod error;
 mod patch;
+mod restore;
 mod work;
 
 pub use digest::Mismatch;
@@ -52,7 +53,11 @@ pub fn execute(
     let items = work::items(plan);
     work::run(&items, &stop, |item, scratch| context.run(item, scratch))?;
     let mismatches = verdicts.into_sorted(plan);
-    if !mismatches.is_empty() && !plan.allow_base_mismatch {
+    let is_strict = |mismatch: &Mismatch| {
+        let expected = plan.digests.get(&mismatch.target);
+        expected.is_some_and(|expected| expected.iter().any(|expected| expected.result.is_some()))
+    };
+    if mismatches.iter().any(|mismatch| !plan.allow_base_mismatch || is_strict(mismatch)) {
         return Err(digest::mismatch_error(plan, base, cancel)?);
     }
     let checked = plan.digests.len();
@@ -94,6 +99,7 @@ impl Context<'_> {
                     (self.progress)(byte_len(&output.tensor));
                     Ok(())
                 }
+                Job::Restore(job) => restore::run(self, (&output.tensor, job), item, &mut scratch.bytes),
                 Job::Patch(job) => patch::run(self, (&output.tensor, job), item, &mut scratch.bytes),
                 Job::Compute(job) => compute::run(self, (&output.tensor, job), item, scratch),
             },
@@ -105,6 +111,11 @@ impl Context<'_> {
             return Err(Error::Cancelled);
         }
         Ok(())
+    }
+
+    /// Whether the run is about to end with an error.
+    fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     fn write(&self, tensor: &OutputTensor, at: usize, bytes: &[u8]) -> Result<(), Error> {

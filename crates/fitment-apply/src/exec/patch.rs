@@ -47,7 +47,18 @@ pub(super) fn run(
 
 /// Puts the step's values over the bytes `piece` of the tensor.
 fn overlay(step: &Step<'_>, piece: &Range<usize>, buffer: &mut [u8]) {
-    let Action::Set(values) = &step.action else { return };
+    let values = match &step.action {
+        Action::Set(values) => values,
+        Action::Put(elements) => {
+            let Some(size) = elements.value.dtype.bytes() else { return };
+            elements.for_each_in(piece.start / size..piece.end / size, |position, at| {
+                let from = position * size - piece.start;
+                buffer[from..from + size].copy_from_slice(elements.value.bits_at(at, 1));
+            });
+            return;
+        }
+        _ => return,
+    };
     let Some(size) = values.value.dtype.bytes() else { return };
     let block = piece.start / size..piece.end / size;
     let Some(located) = step.region.locate_unbounded(block) else { return };

@@ -25,11 +25,10 @@ pub(super) enum Task<'p> {
 pub(super) fn items<'p>(plan: &'p Plan<'_>) -> Vec<Item<'p>> {
     let mut read = BTreeSet::new();
     let mut items = Vec::with_capacity(plan.outputs.len());
-    let allow_mismatch = plan.allow_base_mismatch;
     for output in &plan.outputs {
         let from = output.job.reads().filter(|name| read.insert(*name));
         let expected = from.and_then(|name| plan.digests.get(name)).map_or(&[][..], Vec::as_slice);
-        items.push(Item { task: Task::Make(output), expected, allow_mismatch });
+        items.push(Item { task: Task::Make(output), expected, allow_mismatch: allows(plan, expected) });
     }
     // Stable: equal sizes keep the order of names.
     items.sort_by_key(|item| match item.task {
@@ -37,8 +36,16 @@ pub(super) fn items<'p>(plan: &'p Plan<'_>) -> Vec<Item<'p>> {
         Task::Verify(_) => std::cmp::Reverse(0),
     });
     let unread = plan.digests.iter().filter(|(name, _)| !read.contains(name.as_str()));
-    items.extend(unread.map(|(name, expected)| Item { task: Task::Verify(name), expected, allow_mismatch }));
+    items.extend(unread.map(|(name, expected)| {
+        let allow_mismatch = allows(plan, expected);
+        Item { task: Task::Verify(name), expected, allow_mismatch }
+    }));
     items
+}
+
+/// A bit-exact change makes sense of its own base only, whatever the plan allows.
+fn allows(plan: &Plan<'_>, expected: &[Expected]) -> bool {
+    plan.allow_base_mismatch && expected.iter().all(|expected| expected.result.is_none())
 }
 
 /// Runs every item; threads take them in order. The error is that of the first failed item.

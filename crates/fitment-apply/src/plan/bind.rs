@@ -23,6 +23,8 @@ pub struct Expected {
     pub file: usize,
     /// SHA-256 of the tensor's raw bytes.
     pub digest: Digest,
+    /// Of a bit-exact change: the digest of its result. No option accepts another base.
+    pub result: Option<Digest>,
 }
 
 /// The records of all adapters, by base tensor.
@@ -64,7 +66,7 @@ impl<'a> Records<'a> {
             }
             return None;
         }
-        recorded.digest.map(|digest| Expected { file, digest: *digest })
+        recorded.digest.map(|digest| Expected { file, digest: *digest, result: None })
     }
 }
 

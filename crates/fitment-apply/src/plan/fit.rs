@@ -1,10 +1,11 @@
 //! One edit against the tensor that it changes: shapes checked, parts resolved.
 
-use super::step::{Action, Dense, LowRank, Magnitude, Step, Values};
+use super::step::{Action, Dense, Elements, LowRank, Magnitude, Restore, Step, Values};
 use crate::part::Part;
 use crate::region::Region;
 use fitment_core::model::{Add, Edit, Lora, LoraForm, Set};
 use fitment_core::tensor::{Shape, Tensor};
+use std::collections::BTreeSet;
 
 /// Which expert of a bundle, of how many.
 pub(super) type Expert = Option<(usize, u64)>;
@@ -36,6 +37,17 @@ pub(super) fn fit<'a>(
         Edit::Set(edit) => {
             let (values, after) = values(edit, expert, &region, shape)?;
             (Action::Set(values), after)
+        }
+        Edit::SparseSet(edit) => (Action::Put(elements(&edit.index, &edit.value, shape)?), shape.clone()),
+        Edit::SparseAdd(edit) => {
+            if !edit.scale.is_finite() {
+                return Err(Misfit::Malformed(format!("the scale is {}", edit.scale)));
+            }
+            let elements = elements(&edit.index, &edit.value, shape)?;
+            (Action::Scatter { scale: edit.scale, elements }, shape.clone())
+        }
+        Edit::Bits(edit) => {
+            (Action::Restore(Restore { payload: edit.z.bytes(), result: edit.result }), shape.clone())
         }
         Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => return Ok(None),
     };
@@ -159,6 +171,26 @@ fn dense<'a>(edit: &'a Add<'_>, expert: Expert, dims: &[u64]) -> Result<Dense<'a
         Ok((sound.ok_or_else(fault)?, values))
     });
     Ok(Dense { scale: edit.scale, value, exceptions: exceptions.transpose()? })
+}
+
+fn elements<'a>(index: &'a Tensor<'_>, value: &'a Tensor<'_>, shape: &Shape) -> Result<Elements<'a>, Misfit> {
+    let (index, value) = (Part::whole(index), Part::whole(value));
+    weights(&value, "value")?;
+    let count = index.elements();
+    let mut last = None;
+    for at in 0..count {
+        let position = index.position_at(at).filter(|position| last.is_none_or(|last| *position > last));
+        let fault = || Misfit::Malformed("its positions are U32 or I64 and ascend".to_owned());
+        last = Some(position.ok_or_else(fault)?);
+    }
+    if count != value.elements() {
+        return Err(Misfit::Malformed(format!("{count} positions and {} values", value.elements())));
+    }
+    if let Some(last) = last.filter(|last| *last >= shape.elements()) {
+        let expected = format!("at least {} elements", last + 1);
+        return Err(Misfit::Shape { what: "its positions", expected, found: shape.to_string() });
+    }
+    Ok(Elements { index, value, skip: BTreeSet::new() })
 }
 
 fn values<'a>(

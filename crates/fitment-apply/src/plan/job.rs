@@ -1,4 +1,4 @@
-use super::step::{Action, Share, Step};
+use super::step::{Action, Restore, Share, Step};
 use crate::part::Part;
 use fitment_core::checkpoint::{OutputTensor, TensorInfo};
 
@@ -21,8 +21,21 @@ pub enum Job<'a> {
     },
     /// Bytes of the base with others over them; no number is decoded.
     Patch(Patch<'a>),
+    /// A bit-exact change of a base tensor, and nothing else.
+    Restore(Restored<'a>),
     /// Arithmetic, rounded once.
     Compute(Compute<'a>),
+}
+
+/// A base tensor and the change that makes another of it.
+#[derive(Clone, Debug)]
+pub struct Restored<'a> {
+    /// The base tensor.
+    pub from: String,
+    /// Index of the adapter.
+    pub file: usize,
+    /// The change.
+    pub change: Restore<'a>,
 }
 
 /// A tensor made of stored bytes.
@@ -61,6 +74,7 @@ impl Job<'_> {
                 Ground::Base(name) => Some(name),
                 Ground::Stored(_) => None,
             },
+            Job::Restore(restored) => Some(&restored.from),
             Job::Compute(compute) => compute.base.as_ref().map(|(name, _)| name.as_str()),
         }
     }
@@ -70,9 +84,26 @@ impl Job<'_> {
 pub(super) fn begins_anew(shares: &[Share<'_>]) -> bool {
     let replaces = |step: &Step<'_>| match &step.action {
         Action::Set(values) => values.is_all_of(&step.region),
-        Action::LowRank(_) | Action::Add(_) => false,
+        Action::LowRank(_)
+        | Action::Add(_)
+        | Action::Put(_)
+        | Action::Scatter { .. }
+        | Action::Restore(_) => false,
     };
     matches!(shares, [share] if share.weight == 1.0 && share.steps.first().is_some_and(replaces))
+}
+
+/// A result that is a bit-exact change of the base and nothing else.
+pub(super) fn restored<'a>(
+    base: Option<(&str, &TensorInfo)>,
+    result: &TensorInfo,
+    shares: &[Share<'a>],
+) -> Option<Restored<'a>> {
+    let (from, info) = base.filter(|(_, info)| info.dtype == result.dtype)?;
+    let [share] = shares else { return None };
+    let [Step { action: Action::Restore(change), .. }] = &share.steps[..] else { return None };
+    let restored = Restored { from: from.to_owned(), file: share.file, change: *change };
+    (share.weight == 1.0 && info.shape == result.shape).then_some(restored)
 }
 
 /// A result that is stored bytes only; otherwise gives the shares back.
@@ -83,7 +114,8 @@ pub(super) fn patch<'a>(
 ) -> Result<Patch<'a>, Vec<Share<'a>>> {
     let copies = |step: &Step<'_>| match &step.action {
         Action::Set(values) => values.value.dtype == result.dtype,
-        Action::LowRank(_) | Action::Add(_) => false,
+        Action::Put(elements) => elements.value.dtype == result.dtype,
+        Action::LowRank(_) | Action::Add(_) | Action::Scatter { .. } | Action::Restore(_) => false,
     };
     if !shares.iter().all(|share| share.weight == 1.0 && share.steps.iter().all(copies)) {
         return Err(shares);

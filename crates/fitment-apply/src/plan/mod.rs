@@ -16,8 +16,8 @@ mod tied;
 
 pub use bind::Expected;
 pub use config::ConfigChange;
-pub use job::{Compute, Ground, Job, Output, Patch};
-pub use step::{Action, Dense, LowRank, Magnitude, Share, Step, Values};
+pub use job::{Compute, Ground, Job, Output, Patch, Restored};
+pub use step::{Action, Dense, Elements, LowRank, Magnitude, Restore, Share, Step, Values};
 
 use crate::note::Note;
 use crate::options::{Input, Options};

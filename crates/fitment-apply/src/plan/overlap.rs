@@ -1,6 +1,6 @@
 //! Elements that two adapters set.
 
-use super::step::{Action, Share, Step, Values};
+use super::step::{Action, Elements, Share, Step, Values};
 use crate::region::Region;
 use std::ops::Range;
 
@@ -24,8 +24,70 @@ struct Stretch {
 pub(super) fn sets<'s, 'a>(share: &'s Share<'a>) -> impl Iterator<Item = (&'s Region, &'s Values<'a>)> {
     share.steps.iter().filter_map(|step| match &step.action {
         Action::Set(values) => Some((&step.region, values)),
-        Action::LowRank(_) | Action::Add(_) => None,
+        Action::LowRank(_)
+        | Action::Add(_)
+        | Action::Put(_)
+        | Action::Scatter { .. }
+        | Action::Restore(_) => None,
     })
+}
+
+/// Elements that both adapters set, one of them singly. What the later one puts to the same bits as the earlier one is
+/// left out there; the first element that cannot be left out is given, and whether the bits are equal.
+pub(super) fn settle_elements(earlier: &Share<'_>, later: &mut Share<'_>) -> Option<Overlap> {
+    let mut fault: Option<Overlap> = None;
+    let mut keep = |position: usize, equal: bool| {
+        if fault.as_ref().is_none_or(|fault| (equal, position) < (fault.equal, fault.position)) {
+            fault = Some(Overlap { position, equal });
+        }
+    };
+    let whole = earlier.weight == 1.0 && later.weight == 1.0;
+    for step in &mut later.steps {
+        match &mut step.action {
+            Action::Put(elements) => {
+                let mut shared = Vec::new();
+                elements.for_each_in(0..usize::MAX, |position, at| {
+                    let Some(bits) = set_bits(earlier, position) else { return };
+                    let equal = bits == elements.value.bits_at(at, 1);
+                    if equal && whole { shared.push(at) } else { keep(position, equal) }
+                });
+                elements.skip.extend(shared);
+            }
+            Action::Set(values) => {
+                for piece in stretches(&step.region, values) {
+                    puts(earlier).for_each(|elements| {
+                        elements.for_each_in(piece.run.clone(), |position, at| {
+                            let ours = values.value.bits_at(piece.value + (position - piece.run.start), 1);
+                            keep(position, ours == elements.value.bits_at(at, 1));
+                        });
+                    });
+                }
+            }
+            Action::LowRank(_) | Action::Add(_) | Action::Scatter { .. } | Action::Restore(_) => {}
+        }
+    }
+    fault
+}
+
+fn puts<'s, 'a>(share: &'s Share<'a>) -> impl Iterator<Item = &'s Elements<'a>> {
+    share.steps.iter().filter_map(|step| match &step.action {
+        Action::Put(elements) => Some(elements),
+        _ => None,
+    })
+}
+
+/// What the share sets at a position.
+fn set_bits<'a>(share: &Share<'a>, position: usize) -> Option<&'a [u8]> {
+    let mut bits = None;
+    puts(share).for_each(|elements| {
+        elements.for_each_in(position..position + 1, |_, at| bits = Some(elements.value.bits_at(at, 1)));
+    });
+    for (region, values) in sets(share) {
+        let inside = stretches(region, values).into_iter().find(|stretch| stretch.run.contains(&position));
+        bits =
+            inside.map(|found| values.value.bits_at(found.value + (position - found.run.start), 1)).or(bits);
+    }
+    bits
 }
 
 /// Where both set elements; `None` when they do not meet.

@@ -1,7 +1,7 @@
 //! Elements that several adapters set.
 
 use super::build::Builder;
-use super::overlap::{drop_common, overlap, sets};
+use super::overlap::{Overlap, drop_common, overlap, sets, settle_elements};
 use super::share::Made;
 use super::step::{Action, Share, Step};
 use crate::note::Note;
@@ -22,13 +22,20 @@ impl<'a> Builder<'_, 'a> {
     }
 
     fn settle_pair(&mut self, name: &str, earlier: &Share<'a>, later: &mut Share<'a>) -> bool {
+        if let Some(Overlap { position, equal }) = settle_elements(earlier, later) {
+            let (first, second) = (self.file(earlier.file), self.file(later.file));
+            let (target, place) = (name.to_owned(), format!("element {position}"));
+            self.culprits.push(Culprit::SetTwice { target, first, second, place, equal });
+            return false;
+        }
         let meet = |a, b| overlap(a, b).map(|overlap| (overlap.equal, overlap.position));
         let worst = sets(earlier).flat_map(|a| sets(later).filter_map(move |b| meet(a, b))).min();
         let Some((equal, position)) = worst else { return true };
         let whole = earlier.weight == 1.0 && later.weight == 1.0;
         let adds_only = later.steps.iter().all(|step| match &step.action {
-            Action::Set(_) | Action::Add(_) => true,
+            Action::Set(_) | Action::Add(_) | Action::Put(_) | Action::Scatter { .. } => true,
             Action::LowRank(edit) => edit.magnitude.is_none(),
+            Action::Restore(_) => false,
         });
         let (first, second) = (self.file(earlier.file), self.file(later.file));
         let dropped = equal && whole && adds_only && {

@@ -112,7 +112,11 @@ impl Made<'_> {
                 values.is_all_of(&step.region)
                     && base.is_some_and(|base| base.shape.dims() != values.value.dims)
             }
-            Action::LowRank(_) | Action::Add(_) => false,
+            Action::LowRank(_)
+            | Action::Add(_)
+            | Action::Put(_)
+            | Action::Scatter { .. }
+            | Action::Restore(_) => false,
         };
         self.share.steps.iter().any(is_other)
     }

@@ -3,7 +3,8 @@
 
 use crate::part::Part;
 use crate::region::Region;
-use fitment_core::model::{LoraForm, NormOf};
+use fitment_core::model::{Digest, LoraForm, NormOf};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What one adapter does to one tensor.
@@ -23,7 +24,8 @@ impl Share<'_> {
         self.steps.iter().all(|step| match &step.action {
             Action::LowRank(edit) => edit.magnitude.is_none(),
             Action::Add(edit) => edit.exceptions.is_none(),
-            Action::Set(_) => false,
+            Action::Scatter { .. } => true,
+            Action::Set(_) | Action::Put(_) | Action::Restore(_) => false,
         })
     }
 }
@@ -46,6 +48,56 @@ pub enum Action<'a> {
     Add(Dense<'a>),
     /// `W` or rows of it get new values.
     Set(Values<'a>),
+    /// Single elements get new values.
+    Put(Elements<'a>),
+    /// `W + s·Δ` at single elements.
+    Scatter {
+        /// The multiplier `s`.
+        scale: f64,
+        /// `Δ`.
+        elements: Elements<'a>,
+    },
+    /// The whole tensor becomes another, bit for bit.
+    Restore(Restore<'a>),
+}
+
+/// Single elements: flat positions, ascending, and as many values.
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    /// U32 or I64.
+    pub index: Part<'a>,
+    /// One for each position.
+    pub value: Part<'a>,
+    /// Those that another adapter has set already to the same bits.
+    pub skip: BTreeSet<usize>,
+}
+
+impl Elements<'_> {
+    /// Calls `each` with every position inside `range` and the place of its value, in order.
+    pub(crate) fn for_each_in(&self, range: Range<usize>, mut each: impl FnMut(usize, usize)) {
+        let count = self.index.elements();
+        let position = |at: usize| self.index.position_at(at).map_or(usize::MAX, size);
+        // The first place whose position is not before the range.
+        let (mut from, mut end) = (0, count);
+        while from < end {
+            let middle = from + (end - from) / 2;
+            if position(middle) < range.start { from = middle + 1 } else { end = middle }
+        }
+        for at in (from..count).take_while(|at| position(*at) < range.end) {
+            if !self.skip.contains(&at) {
+                each(position(at), at);
+            }
+        }
+    }
+}
+
+/// A bit-exact change.
+#[derive(Clone, Copy, Debug)]
+pub struct Restore<'a> {
+    /// Spec appendix D.
+    pub payload: &'a [u8],
+    /// SHA-256 of the result.
+    pub result: Digest,
 }
 
 /// A low-rank update whose shapes fit its region.

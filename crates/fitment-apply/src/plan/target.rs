@@ -1,15 +1,16 @@
 //! All edits of one tensor: what they make of it.
 
-use super::bind::Findings;
+use super::bind::{Expected, Findings};
 use super::build::Builder;
 use super::fit::Misfit;
 use super::gather::Touch;
-use super::job::{Compute, Job, Output, begins_anew, patch};
+use super::job::{Compute, Job, Output, begins_anew, patch, restored};
 use super::overlap::sets;
-use super::step::Share;
+use super::step::{Action, Share};
 use crate::note::Note;
 use crate::refusal::Culprit;
 use fitment_core::checkpoint::{OutputTensor, TensorInfo};
+use fitment_core::model::Edit;
 use fitment_core::tensor::Dtype;
 use std::collections::BTreeMap;
 
@@ -64,6 +65,10 @@ impl<'a> Builder<'_, 'a> {
                 allow,
                 &mut found,
             ));
+            expected.extend(group.iter().filter_map(|touch| match touch.edit {
+                Edit::Bits(edit) => Some(Expected { file, digest: edit.base, result: Some(edit.result) }),
+                _ => None,
+            }));
         }
         let clash = expected.windows(2).find(|pair| pair[0].digest != pair[1].digest);
         if let Some([first, second]) = clash.filter(|_| !self.options.allow_base_mismatch) {
@@ -153,12 +158,28 @@ impl<'a> Builder<'_, 'a> {
         Some(Output { tensor: OutputTensor { name: name.to_owned(), info, beside }, job })
     }
 
+    /// A bit-exact change that goes through arithmetic is not exact any more.
+    fn note_inexact(&mut self, shares: &[Share<'a>]) {
+        let has_bits =
+            |share: &&Share<'a>| share.steps.iter().any(|step| matches!(step.action, Action::Restore(_)));
+        for share in shares.iter().filter(has_bits) {
+            let note = Note::Inexact { file: self.file(share.file) };
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+    }
+
     fn job(
         &mut self,
         name: &str,
         base: Option<(&str, &TensorInfo)>,
         (result, shares): (&TensorInfo, Vec<Share<'a>>),
     ) -> Option<Job<'a>> {
+        if let Some(restored) = restored(base, result, &shares) {
+            return Some(Job::Restore(restored));
+        }
+        self.note_inexact(&shares);
         match patch(base, result, shares) {
             Ok(patch) => Some(Job::Patch(patch)),
             Err(shares) => {

@@ -26,6 +26,7 @@ pub fn bytes_of(dtype: Dtype, values: &[f64]) -> Vec<u8> {
         Dtype::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
         Dtype::BF16 => half::bf16::from_f64(*value).to_le_bytes().to_vec(),
         Dtype::I64 => (*value as i64).to_le_bytes().to_vec(),
+        Dtype::U32 => (*value as u32).to_le_bytes().to_vec(),
         Dtype::U8 | Dtype::F8_E4M3 => vec![*value as u8],
         other => panic!("{other} is not used in tests"),
     };
@@ -41,6 +42,7 @@ pub fn values_of(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
         Dtype::F16 => half::f16::from_le_bytes(bytes.try_into().unwrap()).to_f64(),
         Dtype::BF16 => half::bf16::from_le_bytes(bytes.try_into().unwrap()).to_f64(),
         Dtype::I64 => i64::from_le_bytes(bytes.try_into().unwrap()) as f64,
+        Dtype::U32 => f64::from(u32::from_le_bytes(bytes.try_into().unwrap())),
         Dtype::U8 | Dtype::F8_E4M3 => f64::from(bytes[0]),
         other => panic!("{other} is not used in tests"),
     };

@@ -95,6 +95,23 @@ pub fn change(tensor: &mut Dense, edit: &Edit<'_>, expert: Option<usize>) {
                 }
             }
         }
+        Edit::SparseSet(edit) => {
+            let mut values = w.values.clone();
+            let positions = values_of(edit.index.dtype(), edit.index.bytes());
+            for (at, value) in positions.iter().zip(Dense::of(&edit.value).values) {
+                values[*at as usize] = value;
+            }
+            values
+        }
+        Edit::SparseAdd(edit) => {
+            let mut values = w.values.clone();
+            let positions = values_of(edit.index.dtype(), edit.index.bytes());
+            for (at, value) in positions.iter().zip(Dense::of(&edit.value).values) {
+                values[*at as usize] += edit.scale * value;
+            }
+            values
+        }
+        Edit::Bits(_) => panic!("bits are compared with the tuned tensor itself"),
         Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => return,
     };
     for (at, value) in places.into_iter().zip(new) {

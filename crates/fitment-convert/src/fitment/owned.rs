@@ -1,5 +1,6 @@
 use fitment_core::model::{
-    Adapter, Add, Edit, Exceptions, Intervention, KeptTensor, Lora, Magnitude, Set, Source, SourceFile,
+    Adapter, Add, Bits, Edit, Exceptions, Intervention, KeptTensor, Lora, Magnitude, Set, Source, SourceFile,
+    SparseAdd, SparseSet,
 };
 use fitment_core::tensor::Tensor;
 
@@ -48,6 +49,27 @@ fn edit(edit: Edit<'_>) -> Edit<'static> {
                 index: exceptions.index.into_owned(),
                 value: exceptions.value.into_owned(),
             }),
+            origin: edit.origin,
+        }),
+        Edit::SparseSet(edit) => Edit::SparseSet(SparseSet {
+            target: edit.target,
+            index: edit.index.into_owned(),
+            value: edit.value.into_owned(),
+            origin: edit.origin,
+        }),
+        Edit::SparseAdd(edit) => Edit::SparseAdd(SparseAdd {
+            target: edit.target,
+            scale: edit.scale,
+            index: edit.index.into_owned(),
+            value: edit.value.into_owned(),
+            origin: edit.origin,
+        }),
+        Edit::Bits(edit) => Edit::Bits(Bits {
+            target: edit.target,
+            base: edit.base,
+            result: edit.result,
+            changed: edit.changed,
+            z: edit.z.into_owned(),
             origin: edit.origin,
         }),
         Edit::Remove(edit) => Edit::Remove(edit),

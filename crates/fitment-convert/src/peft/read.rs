@@ -115,6 +115,7 @@ impl<'a> Reading<'_, 'a> {
         self.losses.extend(expected.losses);
         let tensor = |(name, shape): (&String, &Option<Shape>)| -> Result<BaseTensor, Error> {
             Ok(BaseTensor {
+                unchanged: false,
                 component: None,
                 name: TensorName::new(name)?,
                 experts: None,

@@ -20,6 +20,9 @@ fn forget_source(adapter: &mut Adapter<'_>) {
             Edit::Set(edit) => edit.origin = Origin::default(),
             Edit::Add(edit) => edit.origin = Origin::default(),
             Edit::Remove(edit) => edit.origin = Origin::default(),
+            Edit::SparseSet(edit) => edit.origin = Origin::default(),
+            Edit::SparseAdd(edit) => edit.origin = Origin::default(),
+            Edit::Bits(edit) => edit.origin = Origin::default(),
             Edit::Config(edit) => edit.origin = Origin::default(),
             Edit::Intervention(edit) => edit.origin = Origin::default(),
         }

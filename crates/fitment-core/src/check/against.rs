@@ -47,6 +47,7 @@ fn entry(target: &Target, base: &dyn Checkpoint) -> Option<BaseTensor> {
         dtype: Some(info.dtype),
         shape: Some(info.shape.clone()),
         digests: Vec::new(),
+        unchanged: false,
         extra: serde_json::Map::default(),
     })
 }

@@ -112,7 +112,14 @@ fn check_coverage(checker: &mut Checker<'_, '_>, base: &v1::Base) {
             checker.report(&rules::M_BASE, &place, "base.tensors does not list it in a bound file");
         }
     }
-    for (_, name, _) in listed.difference(&touched) {
-        checker.report(&rules::M_BASE, &format!("base.tensors {name}"), "no edit touches it");
+    for tensor in &base.tensors {
+        let is_touched =
+            touched.contains(&(tensor.component.as_deref(), tensor.name.as_str(), tensor.experts));
+        let place = format!("base.tensors {}", tensor.name);
+        if !is_touched && !tensor.unchanged {
+            checker.report(&rules::M_BASE, &place, "no edit touches it, and it is not said to be unchanged");
+        } else if is_touched && tensor.unchanged {
+            checker.report(&rules::M_BASE, &place, "is said to be unchanged, yet an edit touches it");
+        }
     }
 }

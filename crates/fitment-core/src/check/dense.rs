@@ -1,6 +1,7 @@
 //! Dense edits: `set` and `add` (spec sections 5.2 and 5.4).
 
 use super::edits::{check_roles, check_weight_dtype};
+use super::sparse;
 use super::state::State;
 use super::target::slice_shape;
 use super::{Checker, StoredTensor};
@@ -165,21 +166,8 @@ pub(super) fn check_add(checker: &mut Checker<'_, '_>, edit: &AddEdit, state: &S
 }
 
 fn exceptions_fault(index: &StoredTensor<'_>, value: &StoredTensor<'_>, elements: u64) -> Option<String> {
-    let counted = index.shape.axes() == 1 && index.shape == value.shape && index.shape.elements() > 0;
-    if index.dtype != Dtype::I64 || !counted {
-        return Some(format!(
-            "exc_index is {} {}, exc_value {}: expected I64 [n], n at least 1, and as many values",
-            index.dtype, index.shape, value.shape
-        ));
-    }
     if !value.dtype.is_weight() {
         return Some(format!("exc_value is {}, expected F64, F32, F16 or BF16", value.dtype));
     }
-    let bytes = index.bytes?;
-    let beyond = || {
-        let last = integers(bytes).last()?;
-        let inside = u64::try_from(last).is_ok_and(|last| last < elements);
-        (!inside).then(|| format!("position {last} is beyond the {elements} elements"))
-    };
-    ascending_fault(bytes).or_else(beyond)
+    sparse::fault(index, value, Some(elements))
 }

@@ -1,8 +1,9 @@
 //! What every edit must keep, and how edits of one target go together (spec sections 4.1 and 5).
 
 use super::intervention::Interventions;
+use super::sparse::Sparse;
 use super::state::Histories;
-use super::{Checker, dense, lora, overlap, target};
+use super::{Checker, bits, dense, lora, overlap, sparse, target};
 use crate::finding::rules;
 use crate::limits;
 use crate::manifest::v1::{ConfigEdit, Edit, SetEdit};
@@ -28,7 +29,13 @@ pub(super) fn check(checker: &mut Checker<'_, '_>) {
                 check_config(checker, edit, &mut configs, &format!("edits[{index}]"));
             }
             Edit::Intervention(edit) => interventions.check(checker, edit, &place),
-            Edit::Lora(_) | Edit::Set(_) | Edit::Remove(_) | Edit::Add(_) => {
+            Edit::Lora(_)
+            | Edit::Set(_)
+            | Edit::Remove(_)
+            | Edit::Add(_)
+            | Edit::SparseSet(_)
+            | Edit::SparseAdd(_)
+            | Edit::Bits(_) => {
                 interventions.check_follows_none(checker, &place);
                 check_on_target(checker, &mut histories, edit, &place);
             }
@@ -45,7 +52,8 @@ fn check_numbers(checker: &mut Checker<'_, '_>, edit: &Edit, index: usize) {
         Edit::Lora(edit) => (edit.scale, edit.magnitude.as_ref().map_or(0.0, |magnitude| magnitude.eps)),
         Edit::Add(edit) => (edit.scale, 0.0),
         Edit::Intervention(edit) => (edit.scale, 0.0),
-        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) => (0.0, 0.0),
+        Edit::SparseAdd(edit) => (edit.scale, 0.0),
+        Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) | Edit::SparseSet(_) | Edit::Bits(_) => (0.0, 0.0),
     };
     let finite = [("scale", scale), ("magnitude.eps", eps), ("origin.alpha", origin.alpha.unwrap_or(0.0))];
     let mut fault = |field: &str, message: String| {
@@ -69,8 +77,10 @@ fn check_on_target<'m>(
 ) {
     let Some(target) = edit.target() else { return };
     target::check(checker, target, place);
-    if target.when.is_some() && matches!(edit, Edit::Remove(_) | Edit::Set(SetEdit { create: true, .. })) {
-        checker.report(&rules::E_WHEN, place, "a tensor is created or removed for good: no `when`");
+    let for_good = matches!(edit, Edit::Remove(_) | Edit::Bits(_) | Edit::Set(SetEdit { create: true, .. }));
+    if target.when.is_some() && for_good {
+        let message = "a tensor is created, removed or restored for good: no `when`";
+        checker.report(&rules::E_WHEN, place, message);
     }
     histories.check_order(checker, edit, place);
     check_kind(checker, histories, edit, place);
@@ -85,6 +95,15 @@ fn check_kind<'m>(checker: &mut Checker<'m, '_>, histories: &mut Histories<'m>, 
             Edit::Lora(edit) => lora::check(checker, edit, &state, place),
             Edit::Set(edit) => dense::check_set(checker, edit, &state, place),
             Edit::Add(edit) => dense::check_add(checker, edit, &state, place),
+            Edit::SparseSet(edit) => {
+                let edit = Sparse { target: &edit.target, tensors: &edit.tensors, copies: true };
+                sparse::check(checker, &edit, &state, place);
+            }
+            Edit::SparseAdd(edit) => {
+                let edit = Sparse { target: &edit.target, tensors: &edit.tensors, copies: false };
+                sparse::check(checker, &edit, &state, place);
+            }
+            Edit::Bits(edit) => bits::check(checker, edit, &state, place),
             Edit::Remove(edit) => {
                 if !edit.target.slice.is_empty() || !edit.target.uses.is_empty() {
                     let message = "a removal takes the whole tensor: no slice and no uses";

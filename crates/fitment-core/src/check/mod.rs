@@ -2,6 +2,7 @@
 
 mod against;
 mod base;
+mod bits;
 mod dense;
 mod edits;
 mod intervention;
@@ -10,6 +11,7 @@ mod orthonormal;
 mod overlap;
 mod scan;
 mod source;
+mod sparse;
 mod state;
 mod stored;
 mod target;

@@ -25,6 +25,7 @@ pub(super) struct State {
 struct History<'m> {
     edits: usize,
     removed: bool,
+    has_bits: bool,
     /// By use of the tensor; one entry, under the target's own name, until an edit names uses.
     states: BTreeMap<&'m str, State>,
 }
@@ -62,6 +63,11 @@ impl<'m> Histories<'m> {
         if matches!(edit, Edit::Set(set) if set.create) && history.edits > 0 {
             checker.report(&rules::E_CONFLICT, place, "the target is created after it was edited");
         }
+        let is_bits = matches!(edit, Edit::Bits(_));
+        if history.has_bits || (is_bits && history.edits > 0) {
+            checker.report(&rules::E_BITS, place, "a bit-exact change is the only edit of its target");
+        }
+        history.has_bits |= is_bits;
         history.edits += 1;
         history.removed |= matches!(edit, Edit::Remove(_));
     }
@@ -97,7 +103,12 @@ impl<'m> Histories<'m> {
         let key = key(target);
         let start = || {
             let state = self.recorded.get(&key).cloned().unwrap_or_default();
-            History { edits: 0, removed: false, states: BTreeMap::from([(target.target.as_str(), state)]) }
+            History {
+                edits: 0,
+                removed: false,
+                has_bits: false,
+                states: BTreeMap::from([(target.target.as_str(), state)]),
+            }
         };
         self.histories.entry(key).or_insert_with(start)
     }

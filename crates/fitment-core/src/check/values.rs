@@ -4,7 +4,7 @@ use super::orthonormal::{TOLERANCE, departure};
 use super::scan::{Scan, scan};
 use super::{Checker, Each, StoredTensor};
 use crate::finding::rules;
-use crate::identity::{hex, tensor_digest};
+use crate::identity::{hex, tensor_digest, unhex};
 use crate::manifest::{self, v1::Edit};
 use crate::model::Digest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,7 +66,7 @@ fn check_digests(checker: &mut Checker<'_, '_>, facts: &Facts<'_>) {
     for (name, recorded) in &checker.manifest.tensors {
         let Some(digest) = facts.0.get(name.as_str()).and_then(|fact| fact.digest) else { continue };
         // What is no digest at all is reported as that.
-        if digest_of(recorded).is_some_and(|wanted| wanted != digest) {
+        if unhex(recorded).is_some_and(|wanted| wanted != digest) {
             let message = format!("its SHA-256 is {}, recorded is {recorded}", hex(&digest));
             checker.report(&rules::M_DIGEST, name, message);
         }
@@ -78,7 +78,7 @@ fn check_content_id(checker: &mut Checker<'_, '_>) {
         .manifest
         .tensors
         .iter()
-        .filter_map(|(name, text)| Some((name.clone(), digest_of(text)?)))
+        .filter_map(|(name, text)| Some((name.clone(), unhex(text)?)))
         .collect();
     // With a hole in the table the id cannot be known; the hole is reported by its own rule.
     let complete =
@@ -88,17 +88,6 @@ fn check_content_id(checker: &mut Checker<'_, '_>) {
         let message = format!("edits and digests give {found}, recorded is {}", checker.manifest.id);
         checker.report(&rules::M_CONTENT_ID, "id", message);
     }
-}
-
-fn digest_of(text: &str) -> Option<Digest> {
-    let mut digest = [0u8; 32];
-    if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        return None;
-    }
-    for (index, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(digest)
 }
 
 /// Values of the weights: finite, not without effect, magnitudes positive, one dtype.

@@ -107,4 +107,7 @@ rule_table! {
     E_ROUNDING = "E021" Error "5.6" "A class's rounding goes with the roles, dtypes and flags of that class." => "Mend the writer; `f32` goes with everything.";
     E_ORDER = "E022" Error "4.1" "Interventions come after all other edits." => "Mend the writer: interventions see the edited model.";
     E_WHEN = "E023" Error "4.5" "`when` stands where an edit can act for a time." => "Mend the writer.";
+    E_SPARSE = "E024" Error "5.7" "Positions are U32 or I64, strictly ascending, inside the target, and as many as values." => "Sort the positions, each once, and take the shape of the tensor that they were taken from.";
+    E_BITS = "E025" Error "5.9" "A bit-exact change is the only edit of a whole tensor whose dtype and shape the base records, and has the digests of both ends." => "Make the diff again with `fitment diff`.";
+    E_PAYLOAD = "E026" Error "5.9" "A payload has a known layout, a table and frames that go with the tensor." => "The file is damaged or lies: fetch it again, or make the diff again.";
 }

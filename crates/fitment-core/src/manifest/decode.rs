@@ -1,10 +1,11 @@
 use super::v1;
 use crate::error::{Error, Result};
+use crate::identity::unhex;
 use crate::model::{
-    About, Adapter, Add, AxisSlice, Base, BaseTensor, ComponentName, ConfigEdit, ConfigValue, Digest, Edit,
-    Exceptions, ExpertRange, FirstLast, IndexRange, Intervention, KeptTensor, Layout, Lora, LoraForm,
+    About, Adapter, Add, AxisSlice, Base, BaseTensor, Bits, ComponentName, ConfigEdit, ConfigValue, Digest,
+    Edit, Exceptions, ExpertRange, FirstLast, IndexRange, Intervention, KeptTensor, Layout, Lora, LoraForm,
     Magnitude, ModuleSite, NormOf, Origin, Positions, Remove, Select, Set, SetDtype, Site, Source,
-    SourceFile, Target, TensorName, When,
+    SourceFile, SparseAdd, SparseSet, Target, TensorName, When,
 };
 use crate::tensor::{Dtype, Shape, Tensor};
 use std::collections::BTreeMap;
@@ -90,6 +91,32 @@ fn edit<'a>(edit: &v1::Edit, stored: &Stored<'_, 'a>) -> Result<Edit<'a>> {
             origin,
         }),
         v1::Edit::Intervention(edit) => Edit::Intervention(intervention(edit, stored, origin)?),
+        v1::Edit::SparseSet(edit) => Edit::SparseSet(SparseSet {
+            target: target(&edit.target)?,
+            index: stored.role(&edit.tensors, "index")?,
+            value: stored.role(&edit.tensors, "value")?,
+            origin,
+        }),
+        v1::Edit::SparseAdd(edit) => Edit::SparseAdd(SparseAdd {
+            target: target(&edit.target)?,
+            scale: edit.scale,
+            index: stored.role(&edit.tensors, "index")?,
+            value: stored.role(&edit.tensors, "value")?,
+            origin,
+        }),
+        v1::Edit::Bits(edit) => Edit::Bits(bits(edit, stored, origin)?),
+    })
+}
+
+fn bits<'a>(edit: &v1::BitsEdit, stored: &Stored<'_, 'a>, origin: Origin) -> Result<Bits<'a>> {
+    let digest = |text: &str| unhex(text).ok_or_else(|| invalid(&edit.target.target, "no SHA-256"));
+    Ok(Bits {
+        target: target(&edit.target)?,
+        base: digest(&edit.base)?,
+        result: digest(&edit.result)?,
+        changed: edit.changed,
+        z: stored.role(&edit.tensors, "z")?,
+        origin,
     })
 }
 
@@ -223,6 +250,7 @@ fn base(base: &v1::Base, stored: &Stored<'_, '_>) -> Result<Base> {
             dtype: tensor.dtype.as_deref().and_then(Dtype::from_name),
             shape: shape.map_err(|source| Error::Shape { name: tensor.name.clone(), source })?,
             digests: digests.collect::<Vec<Digest>>(),
+            unchanged: tensor.unchanged,
             extra: tensor.extra.clone(),
         });
     }

@@ -118,6 +118,28 @@ impl<'a> Store<'a> {
             }),
             Edit::Config(edit) => v1::Edit::Config(config(edit, origin, extra)),
             Edit::Intervention(edit) => v1::Edit::Intervention(intervention(edit, tensors, origin, extra)),
+            Edit::SparseSet(edit) => v1::Edit::SparseSet(v1::SparseSetEdit {
+                target: target(&edit.target),
+                tensors,
+                origin,
+                extra,
+            }),
+            Edit::SparseAdd(edit) => v1::Edit::SparseAdd(v1::SparseAddEdit {
+                target: target(&edit.target),
+                scale: edit.scale,
+                tensors,
+                origin,
+                extra,
+            }),
+            Edit::Bits(edit) => v1::Edit::Bits(v1::BitsEdit {
+                target: target(&edit.target),
+                base: hex(&edit.base),
+                result: hex(&edit.result),
+                changed: edit.changed,
+                tensors,
+                origin,
+                extra,
+            }),
         }
     }
 
@@ -136,6 +158,7 @@ impl<'a> Store<'a> {
             experts: experts(tensor.experts),
             dtype: tensor.dtype.map(|dtype| dtype.name().to_owned()),
             shape: tensor.shape.as_ref().map(|shape| shape.dims().to_vec()),
+            unchanged: tensor.unchanged,
             extra: tensor.extra.clone(),
         });
         let names = |names: &[crate::model::TensorName]| names.iter().map(ToString::to_string).collect();

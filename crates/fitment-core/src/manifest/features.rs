@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 pub const FEATURES: &[&str] = &[
     "add",
     "add.exceptions",
+    "bits",
     "component",
     "config",
     "experts",
@@ -23,6 +24,8 @@ pub const FEATURES: &[&str] = &[
     "set.create",
     "set.rows",
     "slice",
+    "sparse_add",
+    "sparse_set",
     "uses",
     "when",
 ];
@@ -67,6 +70,6 @@ fn options_of(edit: &Edit) -> Vec<(bool, &'static str)> {
             (edit.dims.is_some(), "intervention.dims"),
             (edit.input_site.is_some(), "intervention.input_site"),
         ],
-        Edit::Remove(_) => vec![],
+        Edit::Remove(_) | Edit::SparseSet(_) | Edit::SparseAdd(_) | Edit::Bits(_) => vec![],
     }
 }

@@ -66,6 +66,8 @@ pub struct BaseTensor {
     pub shape: Option<Shape>,
     /// SHA-256 of the raw bytes, one for each tensor of the entry; empty when unbound.
     pub digests: Vec<Digest>,
+    /// The tuned checkpoint has the same bits: no edit touches it, and it was not forgotten.
+    pub unchanged: bool,
     /// Unknown optional fields, kept.
     pub extra: Map<String, Value>,
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
 const BASE: &[&str] = &["name", "revision", "architecture", "layout"];
-const BASE_TENSOR: &[&str] = &["component", "name", "experts", "dtype", "shape"];
+const BASE_TENSOR: &[&str] = &["component", "name", "experts", "dtype", "shape", "unchanged"];
 const EDIT: &[&str] = &[
     "component",
     "target",
@@ -32,6 +32,9 @@ const EDIT: &[&str] = &[
     "create",
     "key",
     "value",
+    "base",
+    "result",
+    "changed",
 ];
 const ORIGIN: &[&str] = &["alpha", "rank", "rslora"];
 const SOURCE: &[&str] = &["format", "version", "weights"];

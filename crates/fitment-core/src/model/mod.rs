@@ -11,6 +11,7 @@
 //! An adapter that a program builds gets the same promise from [`crate::write`], which checks before it writes.
 
 mod base;
+mod bits;
 mod config;
 mod dense;
 mod dump;
@@ -19,10 +20,12 @@ mod lora;
 mod name;
 mod positions;
 mod source;
+mod sparse;
 mod target;
 mod words;
 
 pub use base::{Base, BaseTensor, Digest, Layout};
+pub use bits::Bits;
 pub use config::{ConfigEdit, ConfigValue};
 pub use dense::{Add, Exceptions, Remove, Set, SetDtype};
 pub use dump::dump;
@@ -32,6 +35,7 @@ pub use lora::{Lora, LoraForm, Magnitude, NormOf};
 pub use name::{ComponentName, TensorName, name_fault};
 pub use positions::{FirstLast, Group, Phase, Positions, Select, ShortPrompt};
 pub use source::{About, KeptTensor, Origin, Source, SourceFile};
+pub use sparse::{SparseAdd, SparseSet};
 pub use target::{AxisSlice, ExpertRange, IndexRange, Target, When};
 
 use crate::tensor::Tensor;
@@ -63,6 +67,12 @@ pub enum Edit<'a> {
     Remove(Remove),
     /// Dense update.
     Add(Add<'a>),
+    /// Replacement of single elements.
+    SparseSet(SparseSet<'a>),
+    /// Update of single elements.
+    SparseAdd(SparseAdd<'a>),
+    /// Bit-exact change.
+    Bits(Bits<'a>),
     /// A value in the model's config.
     Config(ConfigEdit),
     /// Change of hidden states.
@@ -77,6 +87,9 @@ impl<'a> Edit<'a> {
             Edit::Set(_) => "set",
             Edit::Remove(_) => "remove",
             Edit::Add(_) => "add",
+            Edit::SparseSet(_) => "sparse_set",
+            Edit::SparseAdd(_) => "sparse_add",
+            Edit::Bits(_) => "bits",
             Edit::Config(_) => "config",
             Edit::Intervention(_) => "intervention",
         }
@@ -89,6 +102,9 @@ impl<'a> Edit<'a> {
             Edit::Set(edit) => Some(&edit.target),
             Edit::Remove(edit) => Some(&edit.target),
             Edit::Add(edit) => Some(&edit.target),
+            Edit::SparseSet(edit) => Some(&edit.target),
+            Edit::SparseAdd(edit) => Some(&edit.target),
+            Edit::Bits(edit) => Some(&edit.target),
             Edit::Config(_) | Edit::Intervention(_) => None,
         }
     }
@@ -108,6 +124,9 @@ impl<'a> Edit<'a> {
             Edit::Set(edit) => &edit.origin,
             Edit::Remove(edit) => &edit.origin,
             Edit::Add(edit) => &edit.origin,
+            Edit::SparseSet(edit) => &edit.origin,
+            Edit::SparseAdd(edit) => &edit.origin,
+            Edit::Bits(edit) => &edit.origin,
             Edit::Config(edit) => &edit.origin,
             Edit::Intervention(edit) => &edit.origin,
         }
@@ -134,6 +153,9 @@ impl<'a> Edit<'a> {
                 }
                 tensors.push(("value", &edit.value));
             }
+            Edit::SparseSet(edit) => tensors.extend([("index", &edit.index), ("value", &edit.value)]),
+            Edit::SparseAdd(edit) => tensors.extend([("index", &edit.index), ("value", &edit.value)]),
+            Edit::Bits(edit) => tensors.push(("z", &edit.z)),
             Edit::Intervention(edit) => tensors = edit.tensors(),
             Edit::Remove(_) | Edit::Config(_) => {}
         }

@@ -41,8 +41,8 @@ fn is_packed(fit: &Fit<'_, '_>, name: &str) -> bool {
 /// Whether an edit does arithmetic with the base tensor, or rounds to its dtype.
 fn computes(edit: &Edit<'_>) -> bool {
     match edit {
-        Edit::Lora(_) | Edit::Add(_) => true,
+        Edit::Lora(_) | Edit::Add(_) | Edit::SparseSet(_) | Edit::SparseAdd(_) => true,
         Edit::Set(set) => set.dtype == SetDtype::Base || set.rows.is_some() || !set.target.slice.is_empty(),
-        Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => false,
+        Edit::Bits(_) | Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => false,
     }
 }

@@ -114,6 +114,7 @@ impl Case {
         for target in self.adapter.edits.iter().filter_map(Edit::target) {
             let Some((dtype, dims)) = self.tensors.get(target.name.as_str()) else { continue };
             let entry = BaseTensor {
+                unchanged: false,
                 component: None,
                 name: target.name.clone(),
                 experts: None,

@@ -32,7 +32,14 @@ fn other_sizes(fit: &mut Fit<'_, '_>, tables: &BTreeMap<String, u64>) {
         let update = match edit {
             Edit::Lora(lora) if !lora.transposed => lora.up.dims().first().copied(),
             Edit::Add(add) => add.value.dims().first().copied(),
-            Edit::Lora(_) | Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => None,
+            Edit::Lora(_)
+            | Edit::Set(_)
+            | Edit::SparseSet(_)
+            | Edit::SparseAdd(_)
+            | Edit::Bits(_)
+            | Edit::Remove(_)
+            | Edit::Config(_)
+            | Edit::Intervention(_) => None,
         };
         let Some(update) = update.filter(|update| update != rows) else { continue };
         if !fit.handled.contains(&target.label()) {

@@ -69,7 +69,7 @@ fn element(dtype: Dtype) -> Option<Element> {
 }
 
 /// One tensor on its way through.
-struct Pass<'p> {
+pub(super) struct Pass<'p> {
     context: &'p Context<'p>,
     tensor: &'p OutputTensor,
     item: &'p Item<'p>,
@@ -198,6 +198,21 @@ impl Pass<'_> {
             from += found + 1;
         }
         Ok(())
+    }
+
+    /// The base's bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The base tensor's dtype, in which its bytes are.
+    pub(super) fn dtype(&self) -> Dtype {
+        self.job.base.as_ref().map_or(self.tensor.info.dtype, |(_, info)| info.dtype)
+    }
+
+    /// The result's name.
+    pub(super) fn name(&self) -> &str {
+        &self.tensor.name
     }
 
     fn wrong(&self, message: String) -> Error {

@@ -1,7 +1,7 @@
 //! Steps made ready: factors decoded, packed, and oriented as the tensor is stored.
 
 use crate::part::Part;
-use crate::plan::Values;
+use crate::plan::{Elements, Values};
 use crate::region::Region;
 use fitment_core::model::NormOf;
 use fitment_math::lowrank::LowRank;
@@ -39,6 +39,20 @@ pub(super) enum Op<'p> {
     Exceptions {
         positions: &'p [u64],
         value: &'p Part<'p>,
+        element: Element,
+    },
+    Put {
+        elements: &'p Elements<'p>,
+        element: Element,
+    },
+    Scatter {
+        factor: f64,
+        elements: &'p Elements<'p>,
+        element: Element,
+    },
+    /// All elements of the tensor anew.
+    Whole {
+        bytes: Vec<u8>,
         element: Element,
     },
     /// A product and DoRA's rescaling of the rows that it gives.
@@ -138,6 +152,21 @@ impl Op<'_> {
                 }
                 Ok(())
             }
+            Op::Put { elements, element } => {
+                at_elements(elements, *element, position, w, |w, value| *w = value)
+            }
+            Op::Scatter { factor, elements, element } => {
+                let mut result = Ok(());
+                at_elements(elements, *element, position, w, |w, value| {
+                    let sum = dense::add_scaled(std::slice::from_mut(w), &[value], *factor);
+                    result = std::mem::replace(&mut result, Ok(())).and(sum);
+                })?;
+                result
+            }
+            Op::Whole { bytes, element } => {
+                let size = element.size();
+                decode(*element, &bytes[position * size..(position + w.len()) * size], w)
+            }
             Op::Rows(rows) => rows.apply(position, w),
             Op::Columns { product, factors } => {
                 product.add(position, w)?;
@@ -187,6 +216,24 @@ impl Rows {
         let magnitude = self.magnitude.get(first..first + rows).unwrap_or_default();
         norm::scale_rows(matrix, &norm::magnitude_factors(first, &norms, magnitude, self.eps)?)
     }
+}
+
+/// Calls `change` with the elements of `w`, a block from `position` on, that have a value.
+fn at_elements(
+    elements: &Elements<'_>,
+    element: Element,
+    position: usize,
+    w: &mut [f64],
+    mut change: impl FnMut(&mut f64, f64),
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    elements.for_each_in(position..position + w.len(), |at, place| {
+        let mut value = [0.0];
+        let decoded = decode(element, elements.value.bits_at(place, 1), &mut value);
+        result = std::mem::replace(&mut result, Ok(())).and(decoded);
+        change(&mut w[at - position], value[0]);
+    });
+    result
 }
 
 /// Elements decoded at once beside a block.

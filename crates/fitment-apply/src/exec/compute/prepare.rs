@@ -1,5 +1,6 @@
 //! From the plan's steps to operations.
 
+use super::super::restore;
 use super::factors::{Factors, decoded};
 use super::op::{Op, PreparedShare, PreparedStep, Product, Rows, on_w};
 use super::{BLOCK, Buffers, Error, Pass, element};
@@ -19,7 +20,12 @@ pub(super) fn fast(pass: &Pass<'_>) -> Result<Option<Product>, Error> {
         Action::LowRank(edit) if edit.magnitude.is_none() && step.region.is_whole() => {
             Some(edit.form == LoraForm::Stacked)
         }
-        Action::LowRank(_) | Action::Add(_) | Action::Set(_) => None,
+        Action::LowRank(_)
+        | Action::Add(_)
+        | Action::Set(_)
+        | Action::Put(_)
+        | Action::Scatter { .. }
+        | Action::Restore(_) => None,
     };
     let forms: Option<Vec<bool>> = steps().map(|(_, step)| low_rank(step)).collect();
     if forms.is_none_or(|forms| forms.is_empty() || forms.iter().any(|form| *form != forms[0])) {
@@ -71,6 +77,19 @@ fn prepare<'p>(
             Action::Set(values) => {
                 let element = element_of(pass, values.value.dtype)?;
                 steps.push(PreparedStep { region, op: Op::Set { values, element } });
+            }
+            Action::Put(elements) => {
+                let element = element_of(pass, elements.value.dtype)?;
+                steps.push(PreparedStep { region, op: Op::Put { elements, element } });
+            }
+            Action::Scatter { scale, elements } => {
+                let element = element_of(pass, elements.value.dtype)?;
+                let op = Op::Scatter { factor: strength * scale, elements, element };
+                steps.push(PreparedStep { region, op });
+            }
+            Action::Restore(change) => {
+                let bytes = restore::whole(pass, change)?;
+                steps.push(PreparedStep { region, op: Op::Whole { bytes, element: pass.source } });
             }
             Action::LowRank(edit) => {
                 let product = product(pass, &[Factors::new(pass, edit, strength)?])?;

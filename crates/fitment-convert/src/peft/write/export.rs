@@ -158,6 +158,14 @@ impl<'a> Export<'_, 'a> {
             Edit::Remove(remove) => {
                 self.draft.lose(&remove.target.label(), "remove", "PEFT removes no tensors");
             }
+            Edit::SparseSet(_) | Edit::SparseAdd(_) | Edit::Bits(_) => {
+                let label = edit.target().map(|target| target.label()).unwrap_or_default();
+                self.draft.lose(
+                    &label,
+                    edit.kind(),
+                    "PEFT's LoRA holds no changes of single elements or bits",
+                );
+            }
             Edit::Config(config) => self.config(config),
             Edit::Intervention(edit) => {
                 let reason = "it acts on hidden states, and PEFT holds changes of weights only";

@@ -112,7 +112,9 @@ fn unchanged_kind(edit: &Edit<'_>) -> Result<(), String> {
             mid.is_some() || magnitude.as_ref().is_some_and(other_norm)
         }
         Edit::Add(Add { exceptions, .. }) => exceptions.is_some(),
-        Edit::Remove(_) | Edit::Intervention(_) => true,
+        Edit::Remove(_) | Edit::Intervention(_) | Edit::SparseSet(_) | Edit::SparseAdd(_) | Edit::Bits(_) => {
+            true
+        }
         Edit::Set(_) | Edit::Config(_) => false,
     };
     let when = edit.target().is_some_and(|target| target.when.is_some());
@@ -143,7 +145,13 @@ fn check_scales(adapter: &Adapter<'_>, config: &Config, tensors: &Tensors<'_>) -
         let (role, found) = match edit {
             Edit::Lora(lora) => ("up", lora.scale),
             Edit::Add(add) => ("value", add.scale),
-            Edit::Set(_) | Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => continue,
+            Edit::Set(_)
+            | Edit::Remove(_)
+            | Edit::Config(_)
+            | Edit::Intervention(_)
+            | Edit::SparseSet(_)
+            | Edit::SparseAdd(_)
+            | Edit::Bits(_) => continue,
         };
         let key = edit.origin().keys.get(role).map(String::as_str).unwrap_or_default();
         let module = keys::parse(key).module;

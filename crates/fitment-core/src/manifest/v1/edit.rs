@@ -1,5 +1,6 @@
 //! Edits on the wire.
 
+use super::change::{BitsEdit, SparseAddEdit, SparseSetEdit};
 use super::intervention::{InterventionEdit, When};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,14 @@ pub enum Edit {
     Config(ConfigEdit),
     /// Change of hidden states (5.6).
     Intervention(InterventionEdit),
+    /// Replacement of single elements (5.7).
+    #[serde(rename = "sparse_set")]
+    SparseSet(SparseSetEdit),
+    /// Update of single elements (5.8).
+    #[serde(rename = "sparse_add")]
+    SparseAdd(SparseAddEdit),
+    /// Bit-exact change (5.9).
+    Bits(BitsEdit),
 }
 
 impl Edit {
@@ -40,6 +49,9 @@ impl Edit {
             Some("add") => body_fault::<AddEdit>(fields),
             Some("config") => body_fault::<ConfigEdit>(fields),
             Some("intervention") => body_fault::<InterventionEdit>(fields),
+            Some("sparse_set") => body_fault::<SparseSetEdit>(fields),
+            Some("sparse_add") => body_fault::<SparseAddEdit>(fields),
+            Some("bits") => body_fault::<BitsEdit>(fields),
             _ => Some(format!("kind: no edit kind {kind}")),
         }
     }
@@ -292,6 +304,9 @@ impl Edit {
             Edit::Add(_) => "add",
             Edit::Config(_) => "config",
             Edit::Intervention(_) => "intervention",
+            Edit::SparseSet(_) => "sparse_set",
+            Edit::SparseAdd(_) => "sparse_add",
+            Edit::Bits(_) => "bits",
         }
     }
 
@@ -302,6 +317,9 @@ impl Edit {
             Edit::Set(edit) => Some(&edit.target),
             Edit::Remove(edit) => Some(&edit.target),
             Edit::Add(edit) => Some(&edit.target),
+            Edit::SparseSet(edit) => Some(&edit.target),
+            Edit::SparseAdd(edit) => Some(&edit.target),
+            Edit::Bits(edit) => Some(&edit.target),
             Edit::Config(_) | Edit::Intervention(_) => None,
         }
     }
@@ -321,6 +339,9 @@ impl Edit {
             Edit::Set(edit) => &edit.tensors,
             Edit::Add(edit) => &edit.tensors,
             Edit::Intervention(edit) => &edit.tensors,
+            Edit::SparseSet(edit) => &edit.tensors,
+            Edit::SparseAdd(edit) => &edit.tensors,
+            Edit::Bits(edit) => &edit.tensors,
             Edit::Remove(_) | Edit::Config(_) => &NO_TENSORS,
         }
     }
@@ -334,6 +355,9 @@ impl Edit {
             Edit::Add(edit) => (&edit.origin, &edit.extra),
             Edit::Config(edit) => (&edit.origin, &edit.extra),
             Edit::Intervention(edit) => (&edit.origin, &edit.extra),
+            Edit::SparseSet(edit) => (&edit.origin, &edit.extra),
+            Edit::SparseAdd(edit) => (&edit.origin, &edit.extra),
+            Edit::Bits(edit) => (&edit.origin, &edit.extra),
         }
     }
 
@@ -346,6 +370,9 @@ impl Edit {
             Edit::Add(edit) => (&mut edit.origin, &mut edit.extra),
             Edit::Config(edit) => (&mut edit.origin, &mut edit.extra),
             Edit::Intervention(edit) => (&mut edit.origin, &mut edit.extra),
+            Edit::SparseSet(edit) => (&mut edit.origin, &mut edit.extra),
+            Edit::SparseAdd(edit) => (&mut edit.origin, &mut edit.extra),
+            Edit::Bits(edit) => (&mut edit.origin, &mut edit.extra),
         };
         *origin = Origin::default();
         extra.clear();

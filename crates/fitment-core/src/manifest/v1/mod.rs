@@ -1,8 +1,10 @@
 //! Wire types of manifest version 1 (spec section 3). They say how the manifest is written; what it means is the model's.
 
+mod change;
 mod edit;
 mod intervention;
 
+pub use change::{BitsEdit, SparseAddEdit, SparseSetEdit};
 pub use edit::{
     AddEdit, AxisSlice, ConfigEdit, Edit, LoraEdit, LoraForm, Magnitude, NormOf, Origin, RemoveEdit,
     SetDtype, SetEdit, Target,
@@ -129,6 +131,9 @@ pub struct BaseTensor {
     /// Shape, when known or inferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u64>>,
+    /// The tuned checkpoint has the same bits; no edit touches it.
+    #[serde(default, skip_serializing_if = "edit::is_false")]
+    pub unchanged: bool,
     /// Unknown optional fields.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
