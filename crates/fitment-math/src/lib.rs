@@ -37,6 +37,7 @@
 //! | [`norm`] | DoRA: norms along an axis, and magnitudes |
 //! | [`dense`] | dense deltas, and shares of several adapters |
 //! | [`bits`] | bit-exact changes: the codec of `bits` payloads |
+//! | [`intervention`] | the map of an intervention on hidden states |
 //!
 //! # What it does not do
 //! No files, no clock, no environment; it knows no adapter format and no tensor names. Builds for `wasm32`.
@@ -54,6 +55,7 @@ pub mod conv;
 pub mod dense;
 mod dispatch;
 mod error;
+pub mod intervention;
 pub mod lowrank;
 pub mod norm;
 mod parallel;
