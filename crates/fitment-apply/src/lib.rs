@@ -58,11 +58,12 @@
 //! # Modules
 //! | module | holds |
 //! |---|---|
+//! | [`hidden`] | interventions on hidden states: which, where, and what they make of the states |
 //! | [`plan`] | jobs, and everything of the model resolved: for executors on other devices too |
 //! | [`refusal`] | what keeps adapters from being applied |
 //!
 //! # What it does not do
-//! No files, no threads but rayon's (feature `parallel`), no quantised bases, no interventions on hidden states.
+//! No files, no threads but rayon's (feature `parallel`), no quantised bases.
 #![warn(
     clippy::disallowed_methods,
     reason = "pure crate: no files, clock, environment or threads of its own"
@@ -71,6 +72,7 @@
 
 mod exec;
 mod glob;
+pub mod hidden;
 mod not_finite;
 mod note;
 mod options;
