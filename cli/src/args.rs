@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fitment_convert::FORMATS;
 use std::path::PathBuf;
 
-/// Convert, validate, inspect and apply neural-network adapters.
+/// Convert, validate, inspect, apply and make neural-network adapters.
 ///
 /// An adapter PATH is a Fitment file or any adapter that `fitment convert` reads (file or folder); a BASE is a
 /// Hugging Face folder, sharded or not, or one safetensors file.
@@ -65,6 +65,7 @@ pub(crate) enum Verb {
     Validate(Validate),
     Inspect(Inspect),
     Apply(Apply),
+    Diff(Diff),
     Completions(Completions),
     Man(Man),
 }
@@ -244,6 +245,48 @@ pub(crate) struct Apply {
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// Make an adapter of the difference of two checkpoints
+///
+/// Applied to BASE, the adapter gives the tensors of TUNED bit for bit. Tensors that are new, missing, or of another dtype
+/// or number of rows are told by name; unchanged ones are listed with their digest. The adapter is bound to BASE.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fitment diff ./Llama-3.2-1B ./my-finetune -o my-finetune.fitment.safetensors
+  fitment apply ./Llama-3.2-1B my-finetune.fitment.safetensors -o ./restored
+  fitment diff ./Llama-3.2-1B ./my-finetune -o delta.fitment.safetensors --as add")]
+pub(crate) struct Diff {
+    /// Checkpoint to begin with: a Hugging Face folder or one safetensors file
+    pub(crate) base: PathBuf,
+    /// Checkpoint to arrive at
+    pub(crate) tuned: PathBuf,
+    /// Fitment file to write
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// How a changed tensor is told
+    #[arg(long = "as", value_name = "FORM", default_value = "bits")]
+    pub(crate) form: DiffForm,
+    /// Level of compression, 1 (fast) to 19
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(crate) level: i32,
+    /// Name to record for the base, such as org/model
+    #[arg(long, value_name = "NAME")]
+    pub(crate) base_name: Option<String>,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Forms of a diff; each is exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DiffForm {
+    /// Compressed change of bits: the smallest
+    Bits,
+    /// Dense difference with exceptions: readable anywhere
+    Add,
+    /// Positions and values of the elements that change
+    Sparse,
 }
 
 /// Dtypes that a checkpoint can be written in.

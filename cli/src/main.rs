@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 mod console;
+mod interrupt;
 mod progress;
 mod weighted;
 
@@ -47,6 +48,7 @@ fn run(verb: &Verb, console: Console) -> Run {
         Verb::Validate(args) => commands::validate::run(args, console),
         Verb::Inspect(args) => commands::inspect::run(args, console),
         Verb::Apply(args) => commands::apply::run(args, console),
+        Verb::Diff(args) => commands::diff::run(args, console),
         Verb::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "fitment", &mut text);

@@ -3,6 +3,7 @@
 use super::open::{self, How, of_io};
 use crate::args::{Apply, OutputDtype};
 use crate::console::{Console, Exit, Failure, Run};
+use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use crate::weighted::Weighted;
 use anyhow::anyhow;
@@ -12,8 +13,7 @@ use fitment_core::checkpoint::OutputTensor;
 use fitment_core::tensor::Dtype;
 use fitment_io::{AdapterFiles, CheckpointDir, CheckpointOutput, ConfigEdit, Finished, OutputOptions};
 use serde_json::json;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 pub(crate) fn run(args: &Apply, console: Console) -> Run {
     let cancel = interruptible()?;
@@ -55,14 +55,6 @@ pub(crate) fn run(args: &Apply, console: Console) -> Run {
     let (outcome, finished) = write((args, &weighted), &plan, &base, &cancel, console)?;
     report(args, &plan, (&outcome, &finished), console)?;
     Ok(Exit::Done)
-}
-
-/// A flag that SIGINT and SIGTERM raise: the run then ends in order, and removes what it has begun.
-fn interruptible() -> Result<Arc<AtomicBool>, Failure> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&cancel);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
-    Ok(cancel)
 }
 
 fn read<'f>(
@@ -161,7 +153,9 @@ fn stopped(error: fitment_apply::Error) -> Failure {
     let hint = error.hint().map(str::to_owned);
     let exit = match &error {
         fitment_apply::Error::Cancelled => Exit::Interrupted,
-        fitment_apply::Error::BaseMismatch { .. } => Exit::Findings,
+        fitment_apply::Error::BaseMismatch { .. } | fitment_apply::Error::AlreadyApplied { .. } => {
+            Exit::Findings
+        }
         _ => Exit::Unusable,
     };
     open::with_hint(Failure::new(exit, error), hint)

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod convert;
+pub(crate) mod diff;
 pub(crate) mod inspect;
 pub(crate) mod open;
 pub(crate) mod validate;

@@ -55,10 +55,15 @@ pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
     let tensors = targets.iter().map(|(key, target)| (known.get(key).copied(), *target));
     adapter.base.tensors = bound(&tensors.collect::<Vec<_>>(), base)?;
     if let Some(config) = base.config() {
-        adapter.base.architecture = architecture(config).or(adapter.base.architecture.take());
-        adapter.base.config.extend(facts(config));
+        record_config(adapter, config);
     }
     Ok(())
+}
+
+/// Records the base's architecture and the few values of its config that conversions need.
+pub fn record_config(adapter: &mut Adapter<'_>, config: &Map<String, Value>) {
+    adapter.base.architecture = architecture(config).or(adapter.base.architecture.take());
+    adapter.base.config.extend(facts(config));
 }
 
 /// Name and experts of a target.

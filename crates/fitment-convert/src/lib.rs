@@ -65,7 +65,7 @@ mod states;
 pub mod tying;
 mod write;
 
-pub use bind::bind;
+pub use bind::{bind, record_config};
 pub use error::{Clash, Error, Unmapped};
 pub use files::{Content, Files, OutputFile};
 pub use formats::{Checker, Checks, FORMATS, Format, FormatId, NoSuchFormat, Reader, Writer, detect};

@@ -35,6 +35,7 @@ mod base;
 mod error;
 mod file;
 mod output;
+mod spool;
 mod sys;
 
 pub use adapter::AdapterFiles;
@@ -42,3 +43,4 @@ pub use atomic::{FolderFile, WriteContent, write_file_atomic, write_folder_atomi
 pub use base::{Access, CheckpointDir};
 pub use error::{Error, Result};
 pub use output::{CheckpointOutput, ConfigEdit, Finished, OutputOptions};
+pub use spool::{Spool, Spooled};

@@ -44,6 +44,8 @@ pub(crate) struct BaseSummary {
     /// Digests of the touched tensors are recorded.
     pub(crate) bound: bool,
     pub(crate) touched_tensors: usize,
+    /// Tensors that are recorded as unchanged.
+    pub(crate) unchanged_tensors: usize,
     /// Elements of the touched tensors, when all shapes are known.
     pub(crate) touched_parameters: Option<u64>,
     /// Elements of the whole base, when it was given.
@@ -220,7 +222,14 @@ fn modules(adapter: &Adapter<'_>) -> usize {
 
 fn parameters(adapter: &Adapter<'_>) -> u64 {
     let tensors = adapter.edits.iter().flat_map(Edit::tensors);
-    tensors.filter(|(_, tensor)| tensor.dtype().is_weight()).map(|(_, tensor)| tensor.elements()).sum()
+    let stored =
+        tensors.filter(|(_, tensor)| tensor.dtype().is_weight()).map(|(_, tensor)| tensor.elements());
+    // Of a compressed change, the elements that it changes.
+    let changed = adapter.edits.iter().filter_map(|edit| match edit {
+        Edit::Bits(edit) => Some(edit.changed),
+        _ => None,
+    });
+    stored.chain(changed).sum()
 }
 
 fn dtypes(adapter: &Adapter<'_>) -> Vec<&'static str> {
@@ -231,7 +240,8 @@ fn dtypes(adapter: &Adapter<'_>) -> Vec<&'static str> {
 
 fn base(adapter: &Adapter<'_>) -> BaseSummary {
     let base = &adapter.base;
-    let elements = base.tensors.iter().map(|tensor| {
+    let touched: Vec<_> = base.tensors.iter().filter(|tensor| !tensor.unchanged).collect();
+    let elements = touched.iter().map(|tensor| {
         let count = tensor.experts.map_or(1, fitment_core::model::ExpertRange::count);
         tensor.shape.as_ref().map(|shape| shape.elements().saturating_mul(count))
     });
@@ -241,7 +251,8 @@ fn base(adapter: &Adapter<'_>) -> BaseSummary {
         architecture: base.architecture.clone(),
         layout: Layout::to_text(&base.layout),
         bound: base.is_bound(),
-        touched_tensors: base.tensors.len(),
+        touched_tensors: touched.len(),
+        unchanged_tensors: base.tensors.len() - touched.len(),
         touched_parameters: elements.sum::<Option<u64>>().filter(|sum| *sum > 0),
         parameters: None,
     }

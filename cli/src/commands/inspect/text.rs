@@ -49,7 +49,11 @@ fn base_line(summary: &Summary) -> String {
     let architecture =
         base.architecture.as_ref().map(|architecture| format!(", {architecture}")).unwrap_or_default();
     let binding = if base.bound {
-        format!("bound by the digests of {} tensors", base.touched_tensors)
+        let unchanged = match base.unchanged_tensors {
+            0 => String::new(),
+            count => format!(" and {count} unchanged ones"),
+        };
+        format!("bound by the digests of {} tensors{unchanged}", base.touched_tensors)
     } else {
         "unbound: no digests recorded".to_owned()
     };

@@ -112,5 +112,7 @@ pub(super) fn mismatch_error(
     let named = found.into_iter().filter(|mismatch| tensors.contains(&mismatch.target));
     let files: BTreeSet<String> = named.map(|mismatch| mismatch.file).collect();
     let more = enough.load(Ordering::Relaxed);
-    Ok(Error::BaseMismatch { files: files.into_iter().collect(), tensors, more })
+    let expected = tensors.iter().filter_map(|tensor| plan.digests.get(tensor)).flatten();
+    let strict = expected.into_iter().any(|expected| expected.result.is_some());
+    Ok(Error::BaseMismatch { files: files.into_iter().collect(), tensors, more, strict })
 }

@@ -13,6 +13,8 @@ pub enum Error {
         tensors: Vec<String>,
         /// Whether there may be more.
         more: bool,
+        /// A bit-exact change is among the reasons: no option accepts another base for it.
+        strict: bool,
     },
     /// A finite value of the base became infinite or NaN: the result's dtype cannot hold it.
     #[error("{tensor}: element {position} is finite in the base and not in the result, which is {dtype}")]
@@ -76,6 +78,9 @@ impl Error {
     /// What resolves it, where something does.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Error::BaseMismatch { strict: true, .. } => {
+                Some("name the right base; a bit-exact change fits no other")
+            }
             Error::BaseMismatch { .. } => {
                 Some("name the right base; --allow-base-mismatch applies to this one all the same")
             }

@@ -66,6 +66,7 @@ pub(super) fn build<'a>(
     for (name, touches) in &gathered.touches {
         builder.target(name, touches, &gathered.touches);
     }
+    builder.expect_unchanged();
     builder.copy_the_rest();
     let wanted = config::join(&gathered.config, inputs, &mut builder.culprits);
     let config = builder.config(wanted);

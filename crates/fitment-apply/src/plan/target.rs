@@ -81,6 +81,26 @@ impl<'a> Builder<'_, 'a> {
         self.culprits.len() == before
     }
 
+    /// Tensors that a diff lists as unchanged must be the recorded ones too, or the result is not the tuned checkpoint.
+    pub(super) fn expect_unchanged(&mut self) {
+        for (file, input) in self.inputs.iter().enumerate() {
+            let entries = input.adapter.base.tensors.iter();
+            for entry in entries.filter(|entry| entry.unchanged && entry.component.is_none()) {
+                let name = entry.name.as_str();
+                let Some(info) = self.base.tensors().get(name) else {
+                    self.missing_target(name, file);
+                    continue;
+                };
+                let mut found = Findings { culprits: &mut self.culprits, notes: &mut self.notes };
+                let allow = self.options.allow_base_mismatch;
+                let expected = self.records.compare((file, input), (name, info), allow, &mut found);
+                if let Some(expected) = expected {
+                    self.digests.entry(name.to_owned()).or_default().push(expected);
+                }
+            }
+        }
+    }
+
     fn remove(&mut self, name: &str, touches: &[Touch<'a>]) {
         let removers: Vec<usize> =
             touches.iter().filter(|touch| touch.removes()).map(|touch| touch.file).collect();

@@ -1,0 +1,132 @@
+//! `fitment diff`.
+
+use super::open::{self, of_io};
+use crate::args::{Diff, DiffForm};
+use crate::console::{Console, Exit, Failure, Run};
+use crate::interrupt::interruptible;
+use crate::progress::Progress;
+use anyhow::anyhow;
+use fitment_convert::{FormatId, WriteOptions};
+use fitment_core::checkpoint::Checkpoint;
+use fitment_diff::{Error, Form, Options, Summary};
+use fitment_io::{CheckpointDir, Spool};
+use serde_json::json;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) fn run(args: &Diff, console: Console) -> Run {
+    let cancel = interruptible()?;
+    let (base, tuned) = (open::base(&args.base)?, open::base(&args.tuned)?);
+    if args.output.exists() && !args.force {
+        let error = anyhow!("{} exists already", args.output.display());
+        return Err(Failure::new(Exit::Unusable, error).hint("--force replaces it"));
+    }
+    let spool = Spool::beside(&args.output).map_err(of_io)?;
+    let kept = Kept(spool);
+    let diff = compare(args, (&base, &tuned), &kept, (&cancel, console))?;
+    let spooled = kept.0.finish().map_err(of_io)?;
+    let mut adapter = diff.adapter(&tuned, spooled.bytes()).map_err(stopped)?;
+    if let Some(config) = base.config() {
+        fitment_convert::record_config(&mut adapter, config);
+    }
+    adapter.base.name.clone_from(&args.base_name);
+    let written = fitment_convert::write(&adapter, FormatId::Fitment, &WriteOptions::default())
+        .map_err(|error| open::of_convert(error, &args.tuned))?;
+    let [file] = &written.files[..] else {
+        return Err(Failure::from(anyhow!("the Fitment writer gave {} files", written.files.len())));
+    };
+    let placing = (args.force, &[args.base.as_path(), args.tuned.as_path()][..]);
+    let len = file.byte_len();
+    fitment_io::write_file_atomic(&args.output, len, placing, &|out| Ok(file.write_to(out)?))
+        .map_err(of_io)?;
+    report(args, &diff.summary, len, console)?;
+    Ok(Exit::Done)
+}
+
+/// The spool on disk as the engine asks for it.
+struct Kept(Spool);
+
+impl fitment_diff::Spool for Kept {
+    fn put(&self, bytes: &[u8]) -> std::io::Result<Range<u64>> {
+        self.0.put(bytes)
+    }
+}
+
+fn compare(
+    args: &Diff,
+    (base, tuned): (&CheckpointDir, &CheckpointDir),
+    kept: &Kept,
+    (cancel, console): (&AtomicBool, Console),
+) -> Result<fitment_diff::Diff, Failure> {
+    let form = match args.form {
+        DiffForm::Bits => Form::Bits,
+        DiffForm::Add => Form::Add,
+        DiffForm::Sparse => Form::Sparse,
+    };
+    let options = Options { form, level: args.level };
+    let len = |checkpoint: &CheckpointDir| -> u64 {
+        let infos = checkpoint.tensors().values();
+        infos.map(|info| info.shape.byte_len(info.dtype).unwrap_or(0)).sum()
+    };
+    let bar = Progress::bytes(console, len(base) + len(tuned), "comparing");
+    let advance = |bytes| {
+        bar.advance(bytes);
+        !cancel.load(Ordering::Relaxed)
+    };
+    let diff = fitment_diff::diff(base, tuned, &options, kept, &advance);
+    bar.clear();
+    diff.map_err(stopped)
+}
+
+fn stopped(error: Error) -> Failure {
+    let exit = match &error {
+        Error::Cancelled => Exit::Interrupted,
+        Error::Reshaped { .. } | Error::NothingInCommon { .. } => Exit::Findings,
+        _ => Exit::Unusable,
+    };
+    let hint = match &error {
+        Error::Reshaped { .. } | Error::NothingInCommon { .. } => {
+            Some("the two are of different models: compare checkpoints of one architecture")
+        }
+        _ => None,
+    };
+    open::with_hint(Failure::new(exit, anyhow::Error::from(error)), hint.map(str::to_owned))
+}
+
+fn report(args: &Diff, summary: &Summary, len: u64, console: Console) -> Result<(), Failure> {
+    let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    let (changed, size) =
+        (share(summary.changed_elements, summary.elements), share(len, summary.tuned_bytes));
+    if console.json {
+        return console.document(&json!({
+            "fitment_diff": 1,
+            "base": args.base.display().to_string(),
+            "tuned": args.tuned.display().to_string(),
+            "output": args.output.display().to_string(),
+            "unchanged": summary.unchanged,
+            "changed": summary.changed,
+            "created": summary.created,
+            "removed": summary.removed,
+            "changed_elements": summary.changed_elements,
+            "elements": summary.elements,
+            "tuned_bytes": summary.tuned_bytes,
+            "bytes": len,
+            "other_config": summary.other_config,
+        }));
+    }
+    if !summary.other_config.is_empty() {
+        let keys = summary.other_config.join(", ");
+        console.warn(format_args!("config keys that differ and that a Fitment file does not set: {keys}"));
+    }
+    console.say(format_args!(
+        "{} tensors changed, {} unchanged, {} new, {} missing; {:.3} % of the elements changed",
+        summary.changed,
+        summary.unchanged,
+        summary.created,
+        summary.removed,
+        100.0 * changed
+    ));
+    let size = format!("{len} bytes, {:.2} % of the tuned tensors", 100.0 * size);
+    console.say(format_args!("wrote {} ({size})", args.output.display()));
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! A diff applied to its base gives the tuned checkpoint, bit for bit, in every form.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use fitment_apply::{Input, Options as ApplyOptions, Plan, execute};
+use fitment_core::Adapter;
+use fitment_core::checkpoint::{Checkpoint, CheckpointError, CheckpointSink, MemoryCheckpoint, TensorInfo};
+use fitment_core::container::write_container;
+use fitment_core::model::{ConfigValue, Edit};
+use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_diff::{Diff, Error, Form, MemorySpool, Options, diff};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+const FORMS: [Form; 3] = [Form::Bits, Form::Sparse, Form::Add];
+
+type Tensors = BTreeMap<String, Tensor<'static>>;
+
+fn file(tensors: &Tensors) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_container(&BTreeMap::new(), tensors.iter().map(|(name, t)| (name.clone(), t)), &mut bytes).unwrap();
+    bytes
+}
+
+fn tensor(dtype: Dtype, dims: &[u64], bytes: Vec<u8>) -> Tensor<'static> {
+    Tensor::owned(dtype, Shape::new(dims).unwrap(), bytes).unwrap()
+}
+
+/// Reproducible bf16 values around 1, with every `step`-th of another checkpoint.
+fn noise(dims: &[u64], seed: u64, step: usize) -> Tensor<'static> {
+    let count = dims.iter().product::<u64>() as usize;
+    let value = |at: usize| {
+        let mixed = (at as u64 ^ 0x9e37).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let nudge = if step > 0 && at.is_multiple_of(step) { seed as u16 % 61 } else { 0 };
+        (0x3f00 + (mixed as u16 & 0x00ff)).wrapping_add(nudge)
+    };
+    tensor(Dtype::BF16, dims, (0..count).flat_map(|at| value(at).to_le_bytes()).collect())
+}
+
+/// Keeps what is written.
+struct Sink<'b> {
+    base: &'b dyn Checkpoint,
+    written: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+impl CheckpointSink for Sink<'_> {
+    fn write(&self, name: &str, at: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let mut written = self.written.lock().unwrap();
+        let room = written.entry(name.to_owned()).or_default();
+        room.resize(room.len().max(at as usize + bytes.len()), 0);
+        room[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn copy(&self, name: &str, from: &str) -> Result<(), CheckpointError> {
+        self.write(name, 0, &self.base.read(from)?)
+    }
+}
+
+fn applied(
+    adapter: &Adapter<'_>,
+    base: &dyn Checkpoint,
+) -> Result<BTreeMap<String, (TensorInfo, Vec<u8>)>, String> {
+    let input = Input { adapter, weight: 1.0, name: "diff".to_owned() };
+    let plan = Plan::new(&[input], base, &ApplyOptions::default()).map_err(|refusal| refusal.to_string())?;
+    let sink = Sink { base, written: Mutex::default() };
+    execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).map_err(|error| error.to_string())?;
+    let mut written = sink.written.into_inner().unwrap();
+    let output = |tensor: &fitment_core::checkpoint::OutputTensor| {
+        (tensor.name.clone(), (tensor.info.clone(), written.remove(&tensor.name).unwrap_or_default()))
+    };
+    Ok(plan.tensors().map(output).collect())
+}
+
+/// Compares, writes the file, reads it back, applies it, and compares with the tuned checkpoint.
+fn there(base: &dyn Checkpoint, tuned: &dyn Checkpoint, form: Form) -> (Diff, Vec<u8>) {
+    let spool = MemorySpool::default();
+    let diff = diff(base, tuned, &Options { form, ..Options::default() }, &spool, &|_| true).unwrap();
+    let spooled = spool.into_bytes();
+    let file = fitment_core::to_bytes(&diff.adapter(tuned, &spooled).unwrap()).unwrap();
+    let adapter = fitment_core::read(&file).unwrap();
+    let written = applied(&adapter, base).unwrap();
+    assert_eq!(written.keys().collect::<Vec<_>>(), tuned.tensors().keys().collect::<Vec<_>>());
+    for (name, (info, bytes)) in &written {
+        assert_eq!(info, &tuned.tensors()[name], "{name}");
+        assert!(bytes[..] == tuned.read(name).unwrap()[..], "{form:?} of {name}");
+    }
+    (diff, file)
+}
+
+#[test]
+fn real_checkpoints_come_back_bit_for_bit() {
+    let peft = fitment_tests::place::fixture("peft");
+    let mut cases = 0;
+    for case in ["linear", "linear_bf16", "linear_f16", "linear_f64", "dora_bf16", "conv2d", "bias_all", "t5"]
+    {
+        let base = std::fs::read(peft.join(case).join("base/model.safetensors"));
+        let reference = peft.join(case).join("reference.safetensors");
+        let merged = if reference.exists() { reference } else { peft.join(case).join("merged.safetensors") };
+        let (Ok(base), merged) = (base, std::fs::read(merged).unwrap()) else { continue };
+        let (base, merged) =
+            (MemoryCheckpoint::new(&base, None).unwrap(), MemoryCheckpoint::new(&merged, None).unwrap());
+        let mut tensors = Tensors::new();
+        for (name, info) in base.tensors() {
+            let from: &dyn Checkpoint = if merged.tensors().contains_key(name) { &merged } else { &base };
+            let info = from.tensors().get(name).unwrap_or(info);
+            tensors.insert(
+                name.clone(),
+                tensor(info.dtype, info.shape.dims(), from.read(name).unwrap().to_vec()),
+            );
+        }
+        let tuned = file(&tensors);
+        let tuned = MemoryCheckpoint::new(&tuned, None).unwrap();
+        for form in FORMS {
+            let (diff, _) = there(&base, &tuned, form);
+            assert!(diff.summary.changed > 0, "{case}");
+        }
+        cases += 1;
+    }
+    assert!(cases >= 4, "{cases} cases with a base in one file");
+}
+
+fn checkpoints() -> (Tensors, Tensors) {
+    let odd = |bits: [u16; 4]| tensor(Dtype::BF16, &[4], bits.iter().flat_map(|b| b.to_le_bytes()).collect());
+    let ids = |last: i64| {
+        tensor(Dtype::I64, &[3], [1, 2, last].iter().flat_map(|n: &i64| n.to_le_bytes()).collect())
+    };
+    let base = Tensors::from([
+        ("embed".to_owned(), noise(&[40, 8], 0, 0)),
+        ("gone".to_owned(), noise(&[2], 0, 0)),
+        ("head".to_owned(), noise(&[6, 3], 0, 0)),
+        ("ids".to_owned(), ids(3)),
+        ("norm".to_owned(), noise(&[5], 0, 0)),
+        ("odd".to_owned(), odd([0x7f81, 0x8000, 0x0001, 0x3f80])),
+        ("precise".to_owned(), noise(&[7], 0, 0)),
+        ("sparse".to_owned(), noise(&[1000], 0, 0)),
+        ("empty".to_owned(), noise(&[0, 3], 0, 0)),
+        ("wide".to_owned(), noise(&[64, 64], 0, 0)),
+    ]);
+    let mut tuned = base.clone();
+    tuned.remove("gone");
+    let mut set = |name: &str, tensor: Tensor<'static>| tuned.insert(name.to_owned(), tensor);
+    set("embed", noise(&[43, 8], 5, 100));
+    set("head", noise(&[4, 3], 3, 1));
+    set("ids", ids(9));
+    set("new", noise(&[3, 3], 1, 1));
+    set("odd", odd([0xffc1, 0x0000, 0x8001, 0x7f80]));
+    set("precise", tensor(Dtype::F32, &[7], (0..7u32).flat_map(|n| (n as f32).to_le_bytes()).collect()));
+    set("sparse", noise(&[1000], 40, 50));
+    set("wide", noise(&[64, 64], 7, 2));
+    (base, tuned)
+}
+
+#[test]
+fn everything_that_can_become_of_a_tensor() {
+    let (base, tuned) = checkpoints();
+    let (base, tuned) = (file(&base), file(&tuned));
+    let (base, tuned) =
+        (MemoryCheckpoint::new(&base, None).unwrap(), MemoryCheckpoint::new(&tuned, None).unwrap());
+    for form in FORMS {
+        let (diff, bytes) = there(&base, &tuned, form);
+        let found = &diff.summary;
+        assert_eq!((found.unchanged, found.changed, found.created, found.removed), (2, 7, 1, 1));
+        let adapter = fitment_core::read(&bytes).unwrap();
+        let kind = |name: &str| {
+            let edit = adapter.edits.iter().find(|edit| edit.target().unwrap().name.as_str() == name);
+            edit.map(Edit::kind)
+        };
+        let readable = match form {
+            Form::Bits => "bits",
+            Form::Sparse => "sparse_set",
+            Form::Add => "add",
+        };
+        assert_eq!([kind("sparse"), kind("ids"), kind("norm")], [Some(readable), Some("set"), None]);
+        assert_eq!(kind("odd"), Some("bits"), "NaN and infinities are told by their bits");
+        let rows = adapter.edits.iter().find_map(|edit| match edit {
+            Edit::Set(set) if set.target.name.as_str() == "embed" => {
+                Some(set.rows.as_ref().unwrap().elements())
+            }
+            _ => None,
+        });
+        assert_eq!(rows, Some(7), "three appended, four changed");
+        let unchanged = adapter.base.tensors.iter().filter(|tensor| tensor.unchanged);
+        assert_eq!(unchanged.map(|tensor| tensor.name.as_str()).collect::<Vec<_>>(), ["empty", "norm"]);
+    }
+}
+
+#[test]
+fn the_same_file_whatever_the_order_of_work() {
+    let (base, tuned) = checkpoints();
+    let (base, tuned) = (file(&base), file(&tuned));
+    let (base, tuned) =
+        (MemoryCheckpoint::new(&base, None).unwrap(), MemoryCheckpoint::new(&tuned, None).unwrap());
+    let files: Vec<Vec<u8>> = (0..3).map(|_| there(&base, &tuned, Form::Bits).1).collect();
+    assert!(files[0] == files[1] && files[1] == files[2]);
+}
+
+#[test]
+fn a_changed_tensor_that_was_said_to_be_unchanged_is_found() {
+    let (base, tuned) = checkpoints();
+    let bytes = (file(&base), file(&tuned));
+    let ends =
+        (MemoryCheckpoint::new(&bytes.0, None).unwrap(), MemoryCheckpoint::new(&bytes.1, None).unwrap());
+    let (_, made) = there(&ends.0, &ends.1, Form::Bits);
+    let adapter = fitment_core::read(&made).unwrap();
+    let mut other = base.clone();
+    other.insert("norm".to_owned(), noise(&[5], 9, 1));
+    let other = file(&other);
+    let error = applied(&adapter, &MemoryCheckpoint::new(&other, None).unwrap()).unwrap_err();
+    assert!(error.contains("norm differs"), "{error}");
+    let mut other = base;
+    other.remove("norm");
+    let other = file(&other);
+    let error = applied(&adapter, &MemoryCheckpoint::new(&other, None).unwrap()).unwrap_err();
+    assert!(error.contains("norm"), "{error}");
+}
+
+#[test]
+fn diffs_chain_and_are_not_applied_twice() {
+    let steps: Vec<Vec<u8>> = [(0, 0), (3, 10), (20, 7)]
+        .iter()
+        .map(|(seed, step)| file(&Tensors::from([("w".to_owned(), noise(&[512], *seed, *step))])))
+        .collect();
+    let steps: Vec<MemoryCheckpoint<'_>> =
+        steps.iter().map(|step| MemoryCheckpoint::new(step, None).unwrap()).collect();
+    let (_, first) = there(&steps[0], &steps[1], Form::Bits);
+    let (_, second) = there(&steps[1], &steps[2], Form::Bits);
+    let (first, second) = (fitment_core::read(&first).unwrap(), fitment_core::read(&second).unwrap());
+    let results = |adapter: &Adapter<'_>| match &adapter.edits[0] {
+        Edit::Bits(bits) => (bits.base, bits.result),
+        other => panic!("{}", other.kind()),
+    };
+    assert_eq!(results(&first).1, results(&second).0);
+    assert!(applied(&first, &steps[1]).unwrap_err().contains("already applied"));
+    assert!(applied(&second, &steps[0]).unwrap_err().contains("w differs"));
+}
+
+#[test]
+fn config_values_that_differ_are_set_or_named() {
+    let bytes = file(&Tensors::from([("w".to_owned(), noise(&[4], 0, 0))]));
+    let config = |value: serde_json::Value| value.as_object().cloned();
+    let base = MemoryCheckpoint::new(&bytes, config(json!({"vocab_size": 4, "rope_theta": 1.0}))).unwrap();
+    let tuned = MemoryCheckpoint::new(&bytes, config(json!({"vocab_size": 6, "rope_theta": 2.0}))).unwrap();
+    let spool = MemorySpool::default();
+    let diff = diff(&base, &tuned, &Options::default(), &spool, &|_| true).unwrap();
+    assert_eq!(diff.summary.other_config, ["rope_theta"]);
+    let adapter = diff.adapter(&tuned, &[]).unwrap();
+    assert!(matches!(&adapter.edits[..], [Edit::Config(edit)] if edit.value == ConfigValue::VocabSize(6)));
+}
+
+#[test]
+fn other_shapes_are_refused_by_name_and_the_caller_may_stop() {
+    let one = |dims: &[u64]| file(&Tensors::from([("w".to_owned(), noise(dims, 0, 0))]));
+    let (base, tuned) = (one(&[4, 6]), one(&[6, 4]));
+    let (base, tuned) =
+        (MemoryCheckpoint::new(&base, None).unwrap(), MemoryCheckpoint::new(&tuned, None).unwrap());
+    let spool = MemorySpool::default();
+    let error = diff(&base, &tuned, &Options::default(), &spool, &|_| true).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "w: its shape is [4, 6] in the base and [6, 4] in the tuned checkpoint; only the number of rows may differ"
+    );
+    let error = diff(&base, &base, &Options::default(), &spool, &|_| false).unwrap_err();
+    assert!(matches!(error, Error::Cancelled));
+}
