@@ -38,6 +38,8 @@
 //! | [`FORMATS`] | every format: name, reader, writer, how it is recognised |
 //! | [`read()`], [`write()`] | the front doors |
 //! | [`bind()`] | an adapter and the base it touches |
+//! | [`fold`] | interventions into weights, where that is exact |
+//! | [`architectures`] | where the sites of interventions lie in each family of models |
 //! | [`Loss`] | everything that a conversion drops or takes for granted |
 //! | [`peft`] | Hugging Face PEFT, with its rules as codes |
 //! | [`gguf`] | llama.cpp's control vectors, with their rules |
@@ -46,15 +48,17 @@
 //! Three kinds of bad news, three types: an [`Error`] ends the conversion and says who must act; a
 //! [`Finding`](fitment_core::Finding) is what the files break or bend, with a code; a [`Loss`] is what the result lacks or assumes.
 //!
-//! Not here: files and folders (`fitment-io`), arithmetic on weights (`fitment-math`), applying (`fitment-apply`). There is no
+//! Not here: files and folders (`fitment-io`), kernels (`fitment-math`), applying (`fitment-apply`). There is no
 //! thread, clock or environment in this crate, but for the feature `parallel`: it hashes the base's tensors on all cores.
 #![warn(clippy::disallowed_methods, reason = "pure crate: no files, clock, environment or threads")]
 #![forbid(unsafe_code)]
 
+pub mod architectures;
 mod bind;
 mod error;
 mod files;
 pub mod fitment;
+pub mod fold;
 mod formats;
 pub mod gguf;
 mod loss;

@@ -168,7 +168,7 @@ impl<'a> Export<'_, 'a> {
             }
             Edit::Config(config) => self.config(config),
             Edit::Intervention(edit) => {
-                let reason = "it acts on hidden states, and PEFT holds changes of weights only";
+                let reason = "it acts on hidden states; with the base at hand (--base) what can be folded into weights is written";
                 self.draft.lose(&edit.label(), "intervention", reason);
             }
         }

@@ -7,18 +7,25 @@ mod export;
 mod restore;
 
 use crate::error::Error;
+use crate::fold::{File, Into, fold};
 use crate::loss::Loss;
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::model::Edit;
 
 /// Lays an adapter out as PEFT does.
 ///
 /// An adapter that was read from PEFT comes back with equal tensors and an equal config. Any other gets a config made for it,
-/// and what PEFT cannot hold is listed as a loss.
+/// and what PEFT cannot hold is listed as a loss. Interventions become LoRA with biases where the base is given and [`fold`] can.
 ///
 /// # Errors
 /// [`Error::Base`] when the base cannot be read.
 pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+    let with_interventions = adapter.edits.iter().any(|edit| matches!(edit, Edit::Intervention(_)));
+    if let Some(base) = options.base.filter(|_| with_interventions) {
+        return folded(adapter, base, options);
+    }
     match restore::restore(adapter) {
         restore::Restored::Same(written) => Ok(written),
         restore::Restored::NotPeft => export::export(adapter, options),
@@ -28,4 +35,23 @@ pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Wr
             Ok(written)
         }
     }
+}
+
+/// With the base at hand, interventions that a LoRA with a bias can stand for become one.
+fn folded<'a>(
+    adapter: &Adapter<'a>,
+    base: &dyn Checkpoint,
+    options: &WriteOptions<'_>,
+) -> Result<Written<'a>, Error> {
+    let folded = fold(&[File { adapter, weight: 1.0 }], base, Into::Lora)?;
+    let mut adapter = adapter.clone();
+    adapter.edits.retain(|edit| !matches!(edit, Edit::Intervention(_)));
+    adapter.edits.extend(folded.edits);
+    let mut written = export::export(&adapter, options)?;
+    written.losses.extend(folded.kept.into_iter().map(|kept| Loss::NotHeld {
+        target: kept.site,
+        kind: "intervention",
+        reason: format!("PEFT holds changes of weights, and it cannot be folded into one: {}", kept.obstacle),
+    }));
+    Ok(written)
 }
