@@ -7,8 +7,8 @@ mod export;
 mod restore;
 
 use crate::error::Error;
-use crate::fold::{File, Into, fold};
 use crate::loss::Loss;
+use crate::pass::fold::{File, Into, fold};
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;

@@ -1,0 +1,3 @@
+//! Passes from model to model, which formats share.
+
+pub mod fold;
