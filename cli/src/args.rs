@@ -209,12 +209,14 @@ pub(crate) struct Inspect {
 /// Apply adapters to a base checkpoint: a new checkpoint, rounded once
 ///
 /// Works tensor by tensor in bounded memory. Digests that an adapter records are checked in the same pass. The output
-/// appears whole or not at all.
+/// appears whole or not at all. Interventions on hidden states are folded into weights where that is exact: linear, at
+/// every token, and at the output or input of linear layers.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   fitment apply ./Llama-3.2-1B my-lora.fitment.safetensors -o ./merged
   fitment apply ./Llama-3.2-1B style.fitment.safetensors:0.7 ./peft-lora:0.3 -o ./merged
-  fitment apply ./Llama-3.2-1B my-lora -o ./merged --skip '*.mlp.*' --dtype bf16")]
+  fitment apply ./Llama-3.2-1B my-lora -o ./merged --skip '*.mlp.*' --dtype bf16
+  fitment apply ./Llama-3.2-1B my-reft -o ./merged --rest left.fitment.safetensors")]
 pub(crate) struct Apply {
     /// Base checkpoint: a Hugging Face folder or one safetensors file
     pub(crate) base: PathBuf,
@@ -224,6 +226,9 @@ pub(crate) struct Apply {
     /// Folder to write; a file when BASE is a file
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: PathBuf,
+    /// Write what weights cannot hold to this Fitment file, bound to the result
+    #[arg(long, value_name = "REST")]
+    pub(crate) rest: Option<PathBuf>,
     /// Leave out targets whose name matches
     #[arg(long, value_name = "GLOB")]
     pub(crate) skip: Vec<String>,

@@ -1,5 +1,6 @@
 //! `fitment apply`.
 
+use super::fold::Split;
 use super::open::{self, How, of_io};
 use crate::args::{Apply, OutputDtype};
 use crate::console::{Console, Exit, Failure, Run};
@@ -7,8 +8,9 @@ use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use crate::weighted::Weighted;
 use anyhow::anyhow;
-use fitment_apply::{Culprit, Input, Options, Outcome, Plan, Refusal};
+use fitment_apply::{Culprit, Note, Options, Outcome, Plan, Refusal};
 use fitment_convert::{Converted, Loss};
+use fitment_core::Adapter;
 use fitment_core::checkpoint::OutputTensor;
 use fitment_core::tensor::Dtype;
 use fitment_io::{AdapterFiles, CheckpointDir, CheckpointOutput, ConfigEdit, Finished, OutputOptions};
@@ -34,27 +36,41 @@ pub(crate) fn run(args: &Apply, console: Console) -> Run {
         }
         open::say_losses(&without_carrying(losses), console);
     }
-    let inputs: Vec<Input<'_>> = weighted
-        .iter()
-        .zip(&converted)
-        .map(|(weighted, converted)| Input {
-            adapter: &converted.adapter,
-            weight: weighted.weight,
-            name: weighted.path.display().to_string(),
-        })
-        .collect();
+    let adapters: Vec<&Adapter<'_>> = converted.iter().map(|converted| &converted.adapter).collect();
+    let split = Split::new(&adapters, &weighted, &base, args.rest.is_some())?;
+    split.check(args, &weighted, console)?;
+    let inputs = split.inputs(&adapters, &weighted);
     let options = Options {
         skip: args.skip.clone(),
         dtype: args.dtype.map(dtype),
         allow_base_mismatch: args.allow_base_mismatch,
     };
     let plan = Plan::new(&inputs, &base, &options).map_err(|refusal| refused(&refusal, args, console))?;
-    for note in &plan.notes {
-        console.say(format_args!("note: {note}"));
-    }
+    say_notes(&plan, console);
     let (outcome, finished) = write((args, &weighted), &plan, &base, &cancel, console)?;
-    report(args, &plan, (&outcome, &finished), console)?;
+    if let Some(rest) = args.rest.as_ref().filter(|_| split.has_rest()) {
+        split.write_rest(rest, args)?;
+    }
+    report((args, &split), &plan, (&outcome, &finished), console)?;
     Ok(Exit::Done)
+}
+
+/// All notes; of tensors that are created, by the hundred where a config switch asks for them, the first few.
+fn say_notes(plan: &Plan<'_>, console: Console) {
+    const SHOWN: usize = 3;
+    let created = plan.notes.iter().filter(|note| matches!(note, Note::Created { .. })).count();
+    let mut said = 0;
+    for note in &plan.notes {
+        let is_created = matches!(note, Note::Created { .. });
+        said += usize::from(is_created);
+        match (is_created, said > SHOWN && created > SHOWN + 1) {
+            (true, true) => console.detail(format_args!("note: {note}")),
+            (_, _) => console.say(format_args!("note: {note}")),
+        }
+    }
+    if created > SHOWN + 1 {
+        console.say(format_args!("note: … and {} more tensors are created", created - SHOWN));
+    }
 }
 
 fn read<'f>(
@@ -166,7 +182,7 @@ fn mismatch(mismatch: &fitment_apply::Mismatch) -> String {
 }
 
 fn report(
-    args: &Apply,
+    (args, split): (&Apply, &Split<'_>),
     plan: &Plan<'_>,
     (outcome, finished): (&Outcome, &Finished),
     console: Console,
@@ -187,6 +203,9 @@ fn report(
             "changed": outcome.changed,
             "bytes": outcome.bytes,
             "digests_checked": outcome.checked,
+            "folded": split.count,
+            "rest": args.rest.as_ref().filter(|_| split.has_rest()).map(|rest| rest.display().to_string()),
+            "kept": split.kept.iter().map(|kept| json!({"site": kept.site, "reason": kept.obstacle.to_string()})).collect::<Vec<_>>(),
             "mismatches": mismatches,
             "config": config,
             "notes": plan.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -200,6 +219,16 @@ fn report(
     }
     for change in &plan.config {
         console.say(format_args!("config: {} = {}", change.path.join("."), change.to));
+    }
+    if split.count > 0 {
+        console.say(format_args!("folded {} interventions into weights", split.count));
+    }
+    match args.rest.as_ref().map(|rest| (rest.display(), split.rest_len())) {
+        None => {}
+        Some((rest, 0)) => console.say(format_args!("{rest}: not written, as nothing is left")),
+        Some((rest, left)) => {
+            console.say(format_args!("wrote {rest} (fitment, {left} edits, for {})", args.output.display()));
+        }
     }
     for name in &finished.left_out {
         console.detail(format_args!("left out: {name}"));

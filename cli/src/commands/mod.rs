@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod convert;
 pub(crate) mod diff;
+mod fold;
 pub(crate) mod inspect;
 pub(crate) mod open;
 pub(crate) mod validate;

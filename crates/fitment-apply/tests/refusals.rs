@@ -78,7 +78,7 @@ fn what_acts_while_the_model_runs_is_refused_by_name() {
         messages(vec![product(BASE[1].0, 4, 6), Edit::Lora(timed), Edit::Intervention(steering)]),
         [
             "model.layers.0.q_proj.weight: adapter changes it for some tokens only (when), which a checkpoint cannot hold",
-            "@block_output.3: adapter acts on hidden states there, which cannot be put into weights",
+            "@block_output.3: adapter acts on hidden states there, which is no edit of a weight",
         ]
     );
 }

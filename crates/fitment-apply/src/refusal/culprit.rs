@@ -45,7 +45,7 @@ pub enum Culprit {
         component: String,
     },
     /// An edit acts on hidden states, not on weights.
-    #[error("{site}: {file} acts on hidden states there, which cannot be put into weights")]
+    #[error("{site}: {file} acts on hidden states there, which is no edit of a weight")]
     HiddenStates {
         /// The adapter.
         file: String,
@@ -291,6 +291,9 @@ impl Culprit {
             ),
             Culprit::NotTied { .. } => Some("convert the adapter again with --base this base"),
             Culprit::Component { .. } => Some("apply the adapter to that component's own folder"),
+            Culprit::HiddenStates { .. } => {
+                Some("fold it into weights first, where that is exact, or run it beside the model")
+            }
             Culprit::When { .. } => {
                 Some("run the adapter beside the model; --skip PATTERN leaves targets out")
             }
