@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose result is what it prints")]
 
 mod apply;
+mod diff;
 mod exact;
 mod header;
 mod make;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 const USAGE: &str =
     "usage: bench-tool base DIR | adapter BASE PEFT_DIR FITMENT_FILE | apply BASE FITMENT_FILE -o OUT
+       bench-tool tuned BASE DIR RELATIVE | codec BASE TUNED
        bench-tool exact BASE FITMENT_FILE MERGED | header KIB FITMENT_FILE
        bench-tool measure COMMAND... | median RUNS COMMAND...";
 
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         ["exact", base, adapter, merged] => {
             exact::run(Path::new(base), Path::new(adapter), Path::new(merged))
         }
+        ["tuned", base, folder, relative] => diff::tuned(Path::new(base), Path::new(folder), relative),
+        ["codec", base, tuned] => diff::codec(Path::new(base), Path::new(tuned)),
         ["header", kib, file] => header::make(kib, Path::new(file)),
         ["median", runs, program, rest @ ..] => measure::median(runs, program, rest),
         ["measure", program, rest @ ..] => measure::run(program, rest),

@@ -17,9 +17,13 @@ use std::path::Path;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// SplitMix64.
-struct Noise(u64);
+pub(crate) struct Noise(u64);
 
 impl Noise {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -29,7 +33,7 @@ impl Noise {
     }
 
     /// Near a normal distribution of that deviation: four uniform numbers summed.
-    fn normal(&mut self, deviation: f32) -> f32 {
+    pub(crate) fn normal(&mut self, deviation: f32) -> f32 {
         let bits = self.next();
         let sum: i32 = (0..4).map(|part| i32::from((bits >> (16 * part)) as u16)).sum();
         // Each part has the variance 65536²/12.
