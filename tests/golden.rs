@@ -51,7 +51,16 @@ fn describe(folder: &Path, facts: &Value) -> String {
             text.push_str(&format!("adapter {name}\n"));
         }
         let base = base.as_ref().map(|base| base as &dyn fitment_core::checkpoint::Checkpoint);
-        let options = ReadOptions { base, adapter_name, ..ReadOptions::default() };
+        // Interventions do not say all that they do; the case does.
+        let formula = facts["kind"].as_str();
+        let options = ReadOptions {
+            base,
+            adapter_name,
+            positions: formula.map(|_| "f3+l2"),
+            activation: formula.map(|_| facts["activation"].as_str().unwrap_or("none")),
+            formula,
+            ..ReadOptions::default()
+        };
         match fitment_convert::read(&blobs, &options) {
             Err(error) => {
                 text.push_str(&format!("refused: {error}\n"));

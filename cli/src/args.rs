@@ -101,6 +101,15 @@ pub(crate) struct Convert {
     /// Which of several adapters in the folder
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
+    /// Which tokens an intervention acts on, where its files do not say: f7+l7, f7|l7 (untied), f1, l1, all, prompt, decode
+    #[arg(long, value_name = "POSITIONS")]
+    pub(crate) positions: Option<String>,
+    /// Activation of an intervention, where its files do not say: none, relu, gelu …
+    #[arg(long, value_name = "NAME")]
+    pub(crate) activation: Option<String>,
+    /// Class of an intervention, where its files fit several: noreft, nodireft …
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) formula: Option<String>,
     /// Write although something that changes the function is lost
     #[arg(long)]
     pub(crate) allow_loss: bool,

@@ -22,6 +22,11 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         base,
         base_name: args.base_name.as_deref(),
         keep_files: args.keep_files,
+        said: open::Said {
+            positions: args.positions.as_deref(),
+            activation: args.activation.as_deref(),
+            formula: args.formula.as_deref(),
+        },
     };
     let (from, Converted { adapter, mut losses, findings }) = open::adapter(&args.src, &files, how)?;
     let written = fitment_convert::write(&adapter, to, &WriteOptions { base })

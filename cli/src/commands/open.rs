@@ -15,6 +15,15 @@ pub(crate) struct How<'h> {
     pub(crate) base: Option<&'h dyn Checkpoint>,
     pub(crate) base_name: Option<&'h str>,
     pub(crate) keep_files: bool,
+    pub(crate) said: Said<'h>,
+}
+
+/// What the files of an adapter may not say.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Said<'h> {
+    pub(crate) positions: Option<&'h str>,
+    pub(crate) activation: Option<&'h str>,
+    pub(crate) formula: Option<&'h str>,
 }
 
 /// The value of `--from` or `--to`.
@@ -50,6 +59,9 @@ pub(crate) fn adapter<'a>(
         base_name: how.base_name,
         keep_files: how.keep_files,
         adapter_name: how.adapter,
+        positions: how.said.positions,
+        activation: how.said.activation,
+        formula: how.said.formula,
     };
     let converted = fitment_convert::read(&blobs, &options).map_err(at_path)?;
     Ok((id, converted))

@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{fitment, gguf, peft};
+use crate::{fitment, gguf, peft, pyreft};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -16,6 +16,8 @@ pub enum FormatId {
     Fitment,
     /// Hugging Face PEFT.
     Peft,
+    /// pyreft.
+    Pyreft,
     /// llama.cpp's container.
     Gguf,
 }
@@ -92,6 +94,22 @@ pub const FORMATS: &[Format] = &[
             check: peft::check,
             rules: peft::rules::ALL,
             unsupported: &peft::rules::P_UNSUPPORTED,
+        }),
+    },
+    Format {
+        id: FormatId::Pyreft,
+        name: "pyreft",
+        title: "pyreft",
+        what: "its six classes of interventions, saved folders and trainer checkpoints; linear ones are written as LoReFT",
+        looked_for: "files named intkey_….bin",
+        detect: pyreft::detect,
+        read: Some(pyreft::read),
+        write: Some(pyreft::write),
+        is_one_file: false,
+        checks: Some(Checks {
+            check: pyreft::check,
+            rules: pyreft::rules::ALL,
+            unsupported: &pyreft::rules::R_UNSUPPORTED,
         }),
     },
     Format {
@@ -174,13 +192,13 @@ mod tests {
 
     #[test]
     fn every_id_has_its_line_and_its_name_reads_back() {
-        for id in [FormatId::Fitment, FormatId::Peft, FormatId::Gguf] {
+        for id in [FormatId::Fitment, FormatId::Peft, FormatId::Pyreft, FormatId::Gguf] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 3);
+        assert_eq!(FORMATS.len(), 4);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft, gguf"
+            "no format \"pft\"; there are fitment, peft, pyreft, gguf"
         );
     }
 

@@ -42,6 +42,7 @@
 //! | [`architectures`] | where the sites of interventions lie in each family of models |
 //! | [`Loss`] | everything that a conversion drops or takes for granted |
 //! | [`peft`] | Hugging Face PEFT, with its rules as codes |
+//! | [`pyreft`] | pyreft's interventions, with their rules |
 //! | [`gguf`] | llama.cpp's control vectors, with their rules |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
@@ -64,6 +65,7 @@ mod loss;
 mod pass;
 pub mod peft;
 mod pickles;
+pub mod pyreft;
 mod read;
 mod states;
 pub mod tying;

@@ -19,6 +19,12 @@ pub struct ReadOptions<'o> {
     pub keep_files: bool,
     /// Which adapter of a folder that holds several: the name of its sub-folder, `default` for the root.
     pub adapter_name: Option<&'o str>,
+    /// What formats of interventions do not say: which tokens, such as `f7+l7`.
+    pub positions: Option<&'o str>,
+    /// The same for the activation: `none`, or a word of transformers.
+    pub activation: Option<&'o str>,
+    /// The same for the class, where the files fit several.
+    pub formula: Option<&'o str>,
 }
 
 impl fmt::Debug for ReadOptions<'_> {
@@ -29,6 +35,9 @@ impl fmt::Debug for ReadOptions<'_> {
             .field("base_name", &self.base_name)
             .field("keep_files", &self.keep_files)
             .field("adapter_name", &self.adapter_name)
+            .field("positions", &self.positions)
+            .field("activation", &self.activation)
+            .field("formula", &self.formula)
             .finish()
     }
 }

@@ -58,6 +58,7 @@ mod error;
 pub mod intervention;
 pub mod lowrank;
 pub mod norm;
+pub mod orthogonal;
 mod parallel;
 pub mod round;
 mod wide;

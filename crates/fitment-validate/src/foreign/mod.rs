@@ -41,7 +41,7 @@ pub(crate) fn check<'a>(
     match (read(files, &options), base) {
         (Ok(converted), _) => look.adapter = Some(converted.adapter),
         // Only a base can tell what such an adapter does.
-        (Err(ConvertError::Ambiguous { what, reason, .. }), None) => {
+        (Err(ConvertError::Ambiguous { what, reason, hint }), None) if hint.contains("--base") => {
             let message = format!("without a base this cannot be known: {reason}");
             look.findings.push(Finding::new(&rules::B_NO_BASE, what, message));
         }

@@ -1,0 +1,160 @@
+//! The six classes of pyreft 0.1.0 by the tensors of their files, and what each computes in the words of the model.
+
+use super::rotation;
+use super::rules;
+use fitment_core::Finding;
+use fitment_core::model::{Intervention, Rounding};
+use fitment_core::tensor::{Dtype, Shape, Tensor};
+use std::collections::BTreeMap;
+
+pub(super) type Tensors<'a> = BTreeMap<String, Tensor<'a>>;
+
+/// A class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Loreft,
+    Noreft,
+    Consreft,
+    Lobireft,
+    Direft,
+    Nodireft,
+}
+
+impl Class {
+    pub(super) const ALL: &[Class] =
+        &[Class::Loreft, Class::Noreft, Class::Consreft, Class::Lobireft, Class::Direft, Class::Nodireft];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Class::Loreft => "loreft",
+            Class::Noreft => "noreft",
+            Class::Consreft => "consreft",
+            Class::Lobireft => "lobireft",
+            Class::Direft => "direft",
+            Class::Nodireft => "nodireft",
+        }
+    }
+
+    /// The class of `<class 'pyreft.interventions.LoreftIntervention'>`.
+    pub(super) fn of_type(text: &str) -> Option<Class> {
+        let name = text.rsplit(['.', '\'']).find(|part| part.ends_with("Intervention"))?.to_lowercase();
+        Class::ALL.iter().copied().find(|class| name == format!("{}intervention", class.name()))
+    }
+
+    /// The classes that tensors may be of: one, or two that no key tells apart.
+    pub(super) fn of_tensors(tensors: &Tensors<'_>) -> &'static [Class] {
+        let has = |key: &str| tensors.contains_key(key);
+        let rotates = has("rotate_layer.parametrizations.weight.original");
+        if has("rotate_layer") && has("weight") && has("bias") {
+            &[Class::Loreft]
+        } else if rotates && has("learned_source.weight") {
+            &[Class::Direft]
+        } else if rotates && has("learned_source") {
+            &[Class::Consreft, Class::Lobireft]
+        } else if has("proj_layer.weight") && has("learned_source.weight") {
+            &[Class::Noreft, Class::Nodireft]
+        } else {
+            &[]
+        }
+    }
+
+    /// Whether its constructor takes `act_fn`.
+    pub(super) fn has_activation(self) -> bool {
+        !matches!(self, Class::Consreft | Class::Lobireft)
+    }
+
+    /// Fills in what the class computes; `kept` gets what it stores and does not use.
+    pub(super) fn fill<'a>(
+        self,
+        edit: &mut Intervention<'a>,
+        tensors: &Tensors<'a>,
+        (file, findings): (&str, &mut Vec<Finding>),
+    ) -> Result<Vec<(String, Tensor<'a>)>, Finding> {
+        let wrong = |message: String| Finding::new(&rules::R_SHAPES, file, message);
+        let get = |key: &str| {
+            let missing = || Finding::new(&rules::R_KEYS, file, format!("there is no tensor {key:?}"));
+            tensors.get(key).cloned().ok_or_else(missing)
+        };
+        let mut keys: Vec<(&str, &str)> = Vec::new();
+        match self {
+            Class::Loreft => {
+                edit.up = Some(get("rotate_layer")?);
+                edit.source_weight = Some(get("weight")?);
+                edit.source_bias = Some(get("bias")?);
+                edit.rounding = Rounding::Loreft;
+                keys.extend([("up", "rotate_layer"), ("source.weight", "weight"), ("source.bias", "bias")]);
+            }
+            Class::Noreft | Class::Nodireft => {
+                let proj = get("proj_layer.weight")?;
+                edit.up = Some(
+                    proj.transposed().ok_or_else(|| wrong("proj_layer.weight is no matrix".to_owned()))?,
+                );
+                edit.source_weight = Some(get("learned_source.weight")?);
+                edit.source_bias = Some(get("learned_source.bias")?);
+                if self == Class::Noreft {
+                    edit.proj_bias = tensors.get("proj_layer.bias").cloned();
+                }
+                edit.rounding = Rounding::Noreft;
+            }
+            Class::Consreft | Class::Lobireft => {
+                edit.up = Some(rotated(tensors, file)?);
+                edit.source_bias = Some(get("learned_source")?);
+            }
+            Class::Direft => {
+                edit.up = Some(rotated(tensors, file)?);
+                edit.source_weight = Some(get("learned_source.weight")?);
+                edit.source_bias = Some(get("learned_source.bias")?);
+                edit.rounding = Rounding::Direft;
+            }
+        }
+        edit.subtract = matches!(self, Class::Loreft | Class::Noreft | Class::Consreft);
+        check_shapes(edit).map_err(wrong)?;
+        if !matches!(self, Class::Noreft | Class::Nodireft) {
+            let far = edit.up.as_ref().map_or(0.0, rotation::departure);
+            edit.orthonormal = far <= 1e-4;
+            if !edit.orthonormal {
+                let message = format!("its columns depart from orthonormal ones by {far:.1e}");
+                findings.push(Finding::new(&rules::R_ORTHONORMAL, file, message));
+            }
+        }
+        let rank = edit.rank();
+        let origin = keys.iter().map(|(role, key)| ((*role).to_owned(), format!("{file}/{key}")));
+        edit.origin.keys.extend(origin);
+        edit.origin.rank = rank;
+        let unused = ["embed_dim", "interchange_dim", "rotate_layer_original", "rotate_layer_base"].iter();
+        let unused = unused.chain((self == Class::Nodireft).then_some(&"proj_layer.bias"));
+        Ok(unused.filter_map(|key| Some(((*key).to_owned(), tensors.get(*key)?.clone()))).collect())
+    }
+}
+
+/// The orthonormal matrix of torch's parametrisation.
+fn rotated<'a>(tensors: &Tensors<'a>, file: &str) -> Result<Tensor<'a>, Finding> {
+    let original = tensors.get("rotate_layer.parametrizations.weight.original");
+    let base = tensors.get("rotate_layer.parametrizations.weight.0.base");
+    let fault = |message: &str| Finding::new(&rules::R_SHAPES, file, message.to_owned());
+    let original = original.ok_or_else(|| fault("there is no parametrised rotation"))?;
+    let (dims, values) = rotation::rebuild(original, base).map_err(|message| fault(&message))?;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let shape = Shape::new(&dims).map_err(|error| fault(&error.to_string()))?;
+    Tensor::owned(Dtype::F32, shape, bytes).map_err(|error| fault(&error.to_string()))
+}
+
+fn check_shapes(edit: &Intervention<'_>) -> Result<(), String> {
+    let dims = |tensor: &Option<Tensor<'_>>| tensor.as_ref().map(|tensor| tensor.dims().to_vec());
+    let Some([width, rank]) = dims(&edit.up).and_then(|dims| <[u64; 2]>::try_from(dims).ok()) else {
+        return Err("its rotation or projection is no matrix".to_owned());
+    };
+    let wanted = [
+        ("source.weight", dims(&edit.source_weight), vec![rank, width]),
+        ("source.bias", dims(&edit.source_bias), vec![rank]),
+        ("proj.bias", dims(&edit.proj_bias), vec![rank]),
+    ];
+    match wanted.into_iter().find(|(_, found, wanted)| found.as_ref().is_some_and(|found| found != wanted)) {
+        Some((role, found, wanted)) => Err(format!(
+            "{role} has the shape {:?}, width {width} and rank {rank} ask for {wanted:?}",
+            found.unwrap_or_default()
+        )),
+        None if rank == 0 || width == 0 => Err(format!("width {width}, rank {rank}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,242 @@
+use super::folder::CONFIG;
+use super::place::{PREFIX, SUFFIX};
+use crate::error::Error;
+use crate::files::{Content, OutputFile};
+use crate::loss::Loss;
+use crate::write::{WriteOptions, Written};
+use fitment_core::Adapter;
+use fitment_core::model::{Edit, Intervention, Rounding, Site};
+use fitment_core::tensor::{Bytes, Dtype, Shape, Tensor};
+use fitment_torch::{Archive, Item, Order};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Writes a folder that `ReftModel.load` of pyreft 0.1.0 opens: every linear intervention as a LoReFT, `W = V + Uᵀ`. What
+/// came from a LoReFT goes back bit for bit.
+///
+/// pyreft has no place for positions: they are listed as facts left out, since whoever runs the model gives them.
+///
+/// # Errors
+/// [`Error::Unsupported`] when nothing of the adapter can be held.
+pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+    let (mut losses, mut files, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    for edit in &adapter.edits {
+        match held(edit) {
+            Ok((intervention, place, loreft)) => {
+                let number = *seen.entry(place.stem.clone()).and_modify(|number| *number += 1).or_insert(0);
+                let key = format!("{}#{number}", place.stem);
+                files.push(file(&key, &loreft)?);
+                entries.push(Entry { key, place, rank: intervention.rank(), width: intervention.width() });
+            }
+            Err(reason) => losses.push(Loss::NotHeld { target: label(edit), kind: edit.kind(), reason }),
+        }
+    }
+    if entries.is_empty() {
+        let reason = losses.first().map_or("it has none".to_owned(), Loss::to_string);
+        return Err(Error::Unsupported {
+            what: "a pyreft folder".to_owned(),
+            reason: format!("it holds interventions of one form, and this adapter has none ({reason})"),
+            hint: "write another format with --to".to_owned(),
+        });
+    }
+    losses.push(Loss::FactsLeft {
+        what: "the choice of tokens, which pyreft leaves to whoever runs the model,",
+    });
+    let config = kept_config(adapter, &entries).unwrap_or_else(|| Bytes::Shared(Arc::from(config(&entries))));
+    files.push(OutputFile { path: CONFIG.to_owned(), content: Content::Bytes(config) });
+    Ok(Written { files, losses })
+}
+
+fn label(edit: &Edit<'_>) -> String {
+    match edit {
+        Edit::Intervention(intervention) => intervention.label(),
+        _ => edit.target().map(|target| target.label()).unwrap_or_default(),
+    }
+}
+
+struct Place {
+    stem: String,
+    layer: u64,
+    component: &'static str,
+}
+
+struct Entry {
+    key: String,
+    place: Place,
+    rank: Option<u64>,
+    width: Option<u64>,
+}
+
+/// `weight`, `bias`, `rotate_layer`.
+struct Loreft<'a> {
+    weight: Tensor<'a>,
+    bias: Tensor<'a>,
+    rotation: Tensor<'a>,
+}
+
+fn held<'e, 'a>(edit: &'e Edit<'a>) -> Result<(&'e Intervention<'a>, Place, Loreft<'a>), String> {
+    let Edit::Intervention(intervention) = edit else {
+        return Err("pyreft holds interventions only".to_owned());
+    };
+    let Site::Layer { layer, component } = &intervention.site else {
+        return Err("pyreft 0.1.0 does not load a site that is a module's path".to_owned());
+    };
+    if intervention.input_site.is_some() || intervention.dims.is_some() || intervention.component.is_some() {
+        return Err("pyreft's LoReFT acts on the whole state that it reads".to_owned());
+    }
+    if intervention.activation.is_some() {
+        return Err("pyreft loses an activation when it loads the folder".to_owned());
+    }
+    let component = component.name();
+    let stem = format!("layer_{layer}_comp_{component}_unit_pos_nunit_1");
+    let place = Place { stem, layer: *layer, component };
+    let loreft = same(intervention).map_or_else(|| remade(intervention), Ok)?;
+    Ok((intervention, place, loreft))
+}
+
+/// The tensors of an intervention that is a LoReFT as it stands.
+fn same<'a>(edit: &Intervention<'a>) -> Option<Loreft<'a>> {
+    let is_loreft = edit.rounding == Rounding::Loreft && edit.scale == 1.0 && edit.subtract;
+    let plain = edit.proj.is_none() && edit.proj_bias.is_none() && edit.up_bias.is_none();
+    (is_loreft && plain).then_some(())?;
+    Some(Loreft {
+        weight: edit.source_weight.clone()?,
+        bias: edit.source_bias.clone()?,
+        rotation: edit.up.clone()?,
+    })
+}
+
+/// `h + s·(U(W h + b − P h − p) + c)` as `h + R(W' h + b' − Rᵀ h)`: `R = s·U`, `W' = W − P + Rᵀ`, `b' = b − p`; a constant
+/// `c` as one more column `s·c` with `W' = Rᵀ` and `b' = 1`.
+fn remade<'a>(edit: &Intervention<'_>) -> Result<Loreft<'a>, String> {
+    let wide = |tensor: &Option<Tensor<'_>>| -> Result<Option<Vec<f64>>, String> {
+        tensor
+            .as_ref()
+            .map(|t| widened(t).ok_or(format!("{} cannot be computed with", t.dtype())))
+            .transpose()
+    };
+    let width = edit.width().ok_or("its width is not known")?;
+    let (d, r) = (size(width)?, if edit.up.is_some() { size(edit.rank().unwrap_or(0))? } else { 0 });
+    if edit.up.is_none() && (edit.source_weight.is_some() || edit.subtract) {
+        return Err("without U it has full rank, which pyreft's LoReFT is not meant for".to_owned());
+    }
+    let up = wide(&edit.up)?.unwrap_or_default();
+    let (weight, bias) = (wide(&edit.source_weight)?, wide(&edit.source_bias)?);
+    let (proj, proj_bias, constant) = (wide(&edit.proj)?, wide(&edit.proj_bias)?, wide(&edit.up_bias)?);
+    let columns = r + usize::from(constant.is_some());
+    let (mut rotation, mut source, mut offset) =
+        (vec![0.0; d * columns], vec![0.0; columns * d], vec![0.0; columns]);
+    for i in 0..r {
+        offset[i] = bias.as_ref().map_or(0.0, |b| b[i]) - proj_bias.as_ref().map_or(0.0, |p| p[i]);
+        for j in 0..d {
+            let u = up[j * r + i];
+            let projected = if !edit.subtract { 0.0 } else { proj.as_ref().map_or(u, |p| p[i * d + j]) };
+            rotation[j * columns + i] = edit.scale * u;
+            source[i * d + j] = weight.as_ref().map_or(0.0, |w| w[i * d + j]) - projected + edit.scale * u;
+        }
+    }
+    if let Some(constant) = constant {
+        offset[r] = 1.0;
+        for j in 0..d {
+            rotation[j * columns + r] = edit.scale * constant[j];
+            source[r * d + j] = edit.scale * constant[j];
+        }
+    }
+    let rank = columns as u64;
+    Ok(Loreft {
+        weight: floats(&[rank, width], &source)?,
+        bias: floats(&[rank], &offset)?,
+        rotation: floats(&[width, rank], &rotation)?,
+    })
+}
+
+fn size(extent: u64) -> Result<usize, String> {
+    usize::try_from(extent).map_err(|_| "it is too large".to_owned())
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the one rounding to the format's dtype")]
+fn floats<'a>(dims: &[u64], values: &[f64]) -> Result<Tensor<'a>, String> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect();
+    let shape = Shape::new(dims).map_err(|fault| fault.to_string())?;
+    Tensor::owned(Dtype::F32, shape, bytes).map_err(|fault| fault.to_string())
+}
+
+fn widened(tensor: &Tensor<'_>) -> Option<Vec<f64>> {
+    let bytes = tensor.bytes();
+    let halves = || bytes.as_chunks::<2>().0.iter();
+    match tensor.dtype() {
+        Dtype::F32 => {
+            Some(bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect())
+        }
+        Dtype::F64 => Some(bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
+        Dtype::F16 => Some(halves().map(|b| half::f16::from_le_bytes(*b).to_f64()).collect()),
+        Dtype::BF16 => Some(halves().map(|b| half::bf16::from_le_bytes(*b).to_f64()).collect()),
+        _ => None,
+    }
+}
+
+fn file<'a>(key: &str, loreft: &Loreft<'a>) -> Result<OutputFile<'a>, Error> {
+    let item = |name: &str, tensor: &Tensor<'a>| Item {
+        name: name.to_owned(),
+        tensor: tensor.clone(),
+        order: Order::RowMajor,
+    };
+    let items =
+        [item("weight", &loreft.weight), item("bias", &loreft.bias), item("rotate_layer", &loreft.rotation)];
+    let stem = format!("{PREFIX}{key}");
+    let archive = Archive::new(&stem, &items).map_err(|error| Error::Unsupported {
+        what: stem.clone(),
+        reason: error.to_string(),
+        hint: "write another format with --to".to_owned(),
+    })?;
+    Ok(OutputFile { path: format!("{stem}{SUFFIX}"), content: Content::Torch(archive) })
+}
+
+/// The source's config, where it says of every entry what a new one would.
+fn kept_config<'a>(adapter: &Adapter<'a>, entries: &[Entry]) -> Option<Bytes<'a>> {
+    let source = adapter.source.as_ref().filter(|source| source.format == "pyreft")?;
+    let kept = source.files.iter().find(|file| file.path == CONFIG)?;
+    let text: Value = serde_json::from_slice(kept.data.bytes()).ok()?;
+    let new: Value = serde_json::from_slice(&config(entries)).ok()?;
+    let same = ["representations", "intervention_types", "sorted_keys"]
+        .iter()
+        .all(|key| text.get(key) == new.get(key));
+    same.then(|| kept.data.data().clone())
+}
+
+/// As pyvene 0.1.8 writes it, with the rank that loading needs.
+fn config(entries: &[Entry]) -> Vec<u8> {
+    let every = |value: Value| vec![value; entries.len()];
+    let representation = |entry: &Entry| {
+        let none = Value::Null;
+        json!([
+            entry.place.layer,
+            entry.place.component,
+            "pos",
+            1,
+            entry.rank,
+            none,
+            none,
+            none,
+            none,
+            none,
+            none,
+            none,
+            none,
+            none
+        ])
+    };
+    let value = json!({
+        "intervention_constant_sources": every(true.into()),
+        "intervention_dimensions": entries.iter().map(|entry| entry.width).collect::<Vec<_>>(),
+        "intervention_types": every("<class 'pyreft.interventions.LoreftIntervention'>".into()),
+        "mode": "parallel",
+        "representations": entries.iter().map(representation).collect::<Vec<_>>(),
+        "sorted_keys": entries.iter().map(|entry| entry.key.clone()).collect::<Vec<_>>(),
+    });
+    let mut text = serde_json::to_vec_pretty(&value).expect("plain values serialise");
+    text.push(b'\n');
+    text
+}

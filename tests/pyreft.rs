@@ -1,0 +1,238 @@
+//! pyreft's folders: what our map makes of them is what pyreft's own classes make, and they go back.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use fitment_apply::Input;
+use fitment_apply::hidden::{At, Inputs, Pass, SitePlan};
+use fitment_convert::torch::TorchFile;
+use fitment_convert::{Error, Files, FormatId, OutputFile, ReadOptions, WriteOptions, read, write};
+use fitment_core::Adapter;
+use fitment_core::model::{
+    Edit, FirstLast, Group, Intervention, Phase, Positions, Select, ShortPrompt, Site,
+};
+use fitment_core::tensor::Dtype;
+use fitment_io::AdapterFiles;
+use fitment_math::ndarray::Array3;
+use fitment_tests::place::fixture;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+fn cases() -> Vec<(String, PathBuf, Value)> {
+    let mut cases: Vec<(String, PathBuf, Value)> = fs::read_dir(fixture("pyreft"))
+        .unwrap()
+        .filter_map(|entry| {
+            let folder = entry.unwrap().path();
+            let facts = serde_json::from_slice(&fs::read(folder.join("case.json")).ok()?).unwrap();
+            Some((folder.file_name()?.to_str()?.to_owned(), folder, facts))
+        })
+        .collect();
+    cases.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(cases.len() >= 30, "{}", cases.len());
+    cases
+}
+
+fn options(facts: &Value) -> ReadOptions<'_> {
+    ReadOptions {
+        positions: Some("all"),
+        activation: Some(facts["activation"].as_str().unwrap_or("none")),
+        formula: facts["kind"].as_str(),
+        ..ReadOptions::default()
+    }
+}
+
+fn interventions<'e, 'a>(adapter: &'e Adapter<'a>) -> Vec<&'e Intervention<'a>> {
+    let one = |edit: &'e Edit<'a>| match edit {
+        Edit::Intervention(edit) => edit,
+        other => panic!("{}", other.kind()),
+    };
+    adapter.edits.iter().map(one).collect()
+}
+
+/// pyvene's key of every intervention: its place, and how many had it before.
+fn keys(adapter: &Adapter<'_>) -> Vec<String> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let key = |edit: &Intervention<'_>| {
+        let stem = match &edit.site {
+            Site::Layer { layer, component } => {
+                format!("layer_{layer}_comp_{}_unit_pos_nunit_1", component.name())
+            }
+            Site::Module(_) => "comp_model_layers[2]_output_unit_pos_nunit_1".to_owned(),
+        };
+        let number = *seen.entry(stem.clone()).and_modify(|number| *number += 1).or_insert(0);
+        format!("{stem}#{number}")
+    };
+    interventions(adapter).into_iter().map(key).collect()
+}
+
+/// States of the fixture under a name.
+fn states<S: Copy>(io: &SafeTensors<'_>, name: &str, number: impl Fn(&[u8]) -> S) -> Array3<S> {
+    let view = io.tensor(name).unwrap();
+    let size = view.dtype().bitsize() / 8;
+    let [batch, seq, width] = <[usize; 3]>::try_from(view.shape()).unwrap();
+    Array3::from_shape_vec((batch, seq, width), view.data().chunks(size).map(number).collect()).unwrap()
+}
+
+fn f32_of(bytes: &[u8]) -> f32 {
+    f32::from_le_bytes(bytes.try_into().unwrap())
+}
+
+fn bf16_of(bytes: &[u8]) -> half::bf16 {
+    half::bf16::from_le_bytes(bytes.try_into().unwrap())
+}
+
+/// The largest difference, relative to the largest state.
+fn deviation(adapter: &Adapter<'_>, io: &SafeTensors<'_>) -> f64 {
+    let mut worst = 0.0f64;
+    for (edit, key) in interventions(adapter).into_iter().zip(keys(adapter)) {
+        let alone = Adapter { edits: vec![Edit::Intervention(edit.clone())], ..Adapter::default() };
+        let inputs = [Input { adapter: &alone, weight: 1.0, name: "case".to_owned() }];
+        let plan = SitePlan::new(&inputs, &At { component: None, site: &edit.site, width: 16 }).unwrap();
+        let mask = fitment_math::ndarray::Array2::from_elem((2, 5), true);
+        let (before, after) = (format!("{key}/before"), format!("{key}/after"));
+        let is_bf16 = io.tensor(&before).unwrap().dtype() == safetensors::Dtype::BF16;
+        let pairs: Vec<(f64, f64)> = if is_bf16 {
+            let mut found = states(io, &before, bf16_of);
+            plan.apply(found.view_mut(), &Inputs::new(), &Pass::prompt(mask.view())).unwrap();
+            found.iter().zip(&states(io, &after, bf16_of)).map(|(a, b)| (a.to_f64(), b.to_f64())).collect()
+        } else {
+            let mut found = states(io, &before, f32_of);
+            plan.apply(found.view_mut(), &Inputs::new(), &Pass::prompt(mask.view())).unwrap();
+            found
+                .iter()
+                .zip(&states(io, &after, f32_of))
+                .map(|(a, b)| (f64::from(*a), f64::from(*b)))
+                .collect()
+        };
+        let scale = pairs.iter().map(|(_, wanted)| wanted.abs()).fold(0.0, f64::max);
+        let far = pairs.iter().map(|(found, wanted)| (found - wanted).abs() / scale).fold(0.0, f64::max);
+        worst = worst.max(far);
+    }
+    worst
+}
+
+#[test]
+fn every_folder_computes_what_pyreft_computes() {
+    for (name, folder, facts) in cases() {
+        let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+        let converted =
+            read(&files.iter().collect(), &options(&facts)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        // Through a file and back.
+        let bytes = fitment_core::to_bytes(&converted.adapter).unwrap();
+        let adapter = fitment_core::read(&bytes).unwrap();
+        let io = fs::read(folder.join("io.safetensors")).unwrap();
+        let io = SafeTensors::deserialize(&io).unwrap();
+        let is_bf16 = name.ends_with("bf16");
+        let far = deviation(&adapter, &io);
+        assert!(far <= if is_bf16 { 0.0 } else { 1e-6 }, "{name}: {far:.2e}");
+        let expected = io.names().len() / 2;
+        let linked = if name == "linked" { 2 } else { expected };
+        assert_eq!(adapter.edits.len(), linked, "{name}");
+    }
+}
+
+fn bytes(file: &OutputFile<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.write_to(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn folders_go_back_and_those_of_loreft_tensor_by_tensor() {
+    for (name, folder, facts) in cases() {
+        let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+        let blobs: Files<'_> = files.iter().collect();
+        let converted = read(&blobs, &options(&facts)).unwrap();
+        let written = write(&converted.adapter, FormatId::Pyreft, &WriteOptions::default());
+        if name == "activation" || name == "path" {
+            let error = written.unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{name}: {error}");
+            continue;
+        }
+        let written = written.unwrap();
+        let again: Vec<(String, Vec<u8>)> =
+            written.files.iter().map(|file| (file.path.clone(), bytes(file))).collect();
+        let again: Files<'_> = again.iter().map(|(path, bytes)| (path.clone(), &bytes[..])).collect();
+        let plain =
+            ReadOptions { positions: Some("all"), activation: Some("none"), ..ReadOptions::default() };
+        let back = read(&again, &plain).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(back.findings.iter().all(|f| f.code.0 == "R009"), "{name}: {:?}", back.findings);
+        if facts["kind"] == "loreft" {
+            for (path, ours) in again.iter().filter(|(path, _)| path.ends_with(".bin")) {
+                let dotted = path.trim_start_matches("intkey_");
+                let theirs =
+                    files.iter().find(|(other, _)| *other == path || same_place(other, dotted)).unwrap().1;
+                let tensors = |bytes| TorchFile::read(path, bytes).unwrap().state_dict().unwrap().tensors;
+                for (ours, theirs) in tensors(ours).iter().zip(tensors(theirs)) {
+                    assert_eq!(
+                        (&ours.name, ours.tensor.bytes()),
+                        (&theirs.name, theirs.tensor.bytes()),
+                        "{name}"
+                    );
+                }
+            }
+            let config = |files: &Files<'_>| files.get("config.json").map(<[u8]>::to_vec);
+            if name.starts_with("loreft") || name == "untied" || name == "components" {
+                assert_eq!(config(&blobs), config(&again), "{name}");
+            }
+        } else if !name.ends_with("bf16") {
+            let io = fs::read(folder.join("io.safetensors")).unwrap();
+            let far = deviation(&back.adapter, &SafeTensors::deserialize(&io).unwrap());
+            assert!(far <= 2e-6, "{name}: {far:.2e}");
+        }
+    }
+}
+
+/// The older spelling of a file's name.
+fn same_place(old: &str, new: &str) -> bool {
+    let plain =
+        |text: &str| text.trim_start_matches("intkey_").trim_end_matches(".bin").replace(['.', '_'], " ");
+    plain(old) == plain(new)
+}
+
+#[test]
+fn what_a_folder_does_not_say_is_asked_for_by_the_options_name() {
+    let load = |name: &str| AdapterFiles::load(&fixture("pyreft").join(name).join("adapter")).unwrap();
+    let refusal = |name: &str, options: ReadOptions<'_>| {
+        let files = load(name);
+        let error = read(&files.iter().collect(), &options).unwrap_err();
+        let hint = error.hint().unwrap_or_default();
+        assert!(matches!(error, Error::Ambiguous { .. }), "{error}");
+        hint
+    };
+    let hint = refusal("loreft_fresh", ReadOptions::default());
+    assert!(hint.contains("--positions") && hint.contains("--activation"), "{hint}");
+    let hint = refusal("consreft_fresh", ReadOptions::default());
+    assert!(hint.contains("--positions") && !hint.contains("--activation"), "{hint}");
+    let said = ReadOptions { positions: Some("f7+l7"), activation: Some("none"), ..ReadOptions::default() };
+    assert!(refusal("checkpoint_nodireft", said).contains("--formula"));
+    assert!(refusal("untied", ReadOptions { positions: Some("f7+f7"), ..said }).contains("f7|l7"));
+    assert!(refusal("untied", ReadOptions { activation: Some("snake"), ..said }).contains("relu"));
+    let files = load("untied");
+    let converted =
+        read(&files.iter().collect(), &ReadOptions { positions: Some("f3|l2@-1"), ..said }).unwrap();
+    let ends = |group| FirstLast { first: 3, last: 2, end_offset: -1, short: ShortPrompt::FloorHalf, group };
+    let wanted = |group| Positions { phase: Phase::Prompt, select: Select::FirstLast(ends(group)) };
+    let groups = [Group::Prefix, Group::Prefix, Group::Suffix, Group::Suffix];
+    let found: Vec<&Positions> =
+        interventions(&converted.adapter).iter().map(|edit| &edit.positions).collect();
+    assert_eq!(found, groups.map(wanted).iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn what_classes_store_and_do_not_use_is_kept_and_linked_tensors_are_one() {
+    let load = |name: &str| AdapterFiles::load(&fixture("pyreft").join(name).join("adapter")).unwrap();
+    let said = ReadOptions { positions: Some("prompt"), activation: Some("none"), ..ReadOptions::default() };
+    let files = load("nodireft_trained");
+    let converted = read(&files.iter().collect(), &said).unwrap();
+    let kept = converted.adapter.source.unwrap().kept;
+    assert!(
+        kept.iter().any(|kept| kept.key.ends_with("/proj_layer.bias") && kept.value.dtype() == Dtype::F32)
+    );
+    let files = load("linked");
+    let adapter = read(&files.iter().collect(), &said).unwrap().adapter;
+    let encoded = fitment_core::manifest::encode(&adapter);
+    let stored = encoded.tensors.keys().filter(|name| !name.starts_with("@source"));
+    assert_eq!(stored.count(), 3, "{:?}", encoded.tensors.keys());
+}
