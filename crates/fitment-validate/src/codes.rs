@@ -66,7 +66,7 @@ mod tests {
                 rule.code
             );
             assert!(rule.remedy.ends_with(['.', '?']), "{}: {}", rule.code, rule.remedy);
-            let tool = [('P', "PEFT: "), ('G', "GGUF: "), ('T', "torch: ")]
+            let tool = [('P', "PEFT: "), ('G', "GGUF: "), ('T', "torch: "), ('R', "pyreft: ")]
                 .into_iter()
                 .find(|(group, _)| rule.code.0.starts_with(*group));
             let names_tool = |(_, tool): (char, &str)| rule.section.starts_with(tool);
