@@ -10,6 +10,7 @@
 //! | `attention_value_output` | input of `attention_out` |
 //! | `attention_output` | output of `attention_out` |
 //! | `mlp_input` | input of all `mlp_in` |
+//! | `mlp_activation` | input of `mlp_out`, where nothing is `gated` |
 //! | `mlp_output` | output of `mlp_out` |
 //! | `block_output`, constants only | output of `constant` |
 
@@ -38,6 +39,8 @@ pub struct Architecture {
     pub mlp_in: &'static [&'static str],
     /// The linear layer whose output is its output.
     pub mlp_out: Option<&'static str>,
+    /// What the activation function gives is multiplied by another projection before `mlp_out` reads it.
+    pub gated: bool,
     /// Weights are stored `[in, out]` (GPT-2's Conv1D).
     pub conv1d: bool,
     /// A constant at `block_output` is the same as one behind this module's bias.
@@ -98,6 +101,7 @@ const LLAMA: Architecture = Architecture {
     mlp: Some("mlp"),
     mlp_in: &["mlp.gate_proj", "mlp.up_proj"],
     mlp_out: Some("mlp.down_proj"),
+    gated: true,
     conv1d: false,
     constant: Constant::Bias("mlp.down_proj"),
     attention_bias: true,
@@ -140,6 +144,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         attention_out: "self_attn.dense",
         mlp_in: &["mlp.fc1"],
         mlp_out: Some("mlp.fc2"),
+        gated: false,
         constant: Constant::Bias("mlp.fc2"),
         attention_bias: false,
         mlp_bias: false,
@@ -151,6 +156,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         mlp: None,
         mlp_in: &["fc1"],
         mlp_out: Some("fc2"),
+        gated: false,
         constant: Constant::BiasIf("fc2", "do_layer_norm_before"),
         attention_bias: false,
         mlp_bias: false,
@@ -166,6 +172,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         attention_out: "attn.c_proj",
         mlp_in: &["mlp.c_fc"],
         mlp_out: Some("mlp.c_proj"),
+        gated: false,
         conv1d: true,
         constant: Constant::Bias("mlp.c_proj"),
         attention_bias: false,
@@ -181,6 +188,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         attention_out: "attention.dense",
         mlp_in: &["mlp.dense_h_to_4h"],
         mlp_out: Some("mlp.dense_4h_to_h"),
+        gated: false,
         constant: Constant::Bias("mlp.dense_4h_to_h"),
         attention_bias: false,
         mlp_bias: false,

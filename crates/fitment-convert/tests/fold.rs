@@ -234,6 +234,7 @@ const SITES: &[(&str, SiteComponent, &[&str], bool)] = &[
         true,
     ),
     ("gpt2", SiteComponent::MlpOutput, &["h.1.mlp.c_proj"], false),
+    ("gpt2", SiteComponent::MlpActivation, &["h.1.mlp.c_proj"], true),
     ("gpt2", SiteComponent::AttentionInput, &["h.1.attn.c_attn"], true),
     ("gpt2", SiteComponent::AttentionValueOutput, &["h.1.attn.c_proj"], true),
     ("gpt_neox", SiteComponent::MlpInput, &["gpt_neox.layers.1.mlp.dense_h_to_4h"], true),

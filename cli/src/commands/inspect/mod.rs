@@ -1,11 +1,13 @@
 //! `fitment inspect`.
 
+mod effect;
 mod summary;
 mod text;
 
 use super::open::{self, How};
 use crate::args::Inspect;
 use crate::console::{Console, Exit, Failure, Run};
+use effect::Effect;
 use fitment_convert::{FormatId, Loss};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::{Adapter, Depth, check, is_fitment, read_checked};
@@ -25,7 +27,10 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
     let adapter = &adapter;
     let mut summary = Summary::of(adapter, &args.path.display().to_string(), &format.to_string(), id);
     if let Some(base) = &base {
-        summary.base.parameters = Some(base.tensors().values().map(|info| info.shape.elements()).sum());
+        let tensors = || base.tensors().values();
+        summary.base.parameters = Some(tensors().map(|info| info.shape.elements()).sum());
+        summary.base.bytes = Some(tensors().map(|info| info.shape.byte_len(info.dtype).unwrap_or(0)).sum());
+        summary.effect = Effect::of(adapter, Some(base));
     }
     if args.tensors {
         summary = summary.with_tensors(adapter);

@@ -1,5 +1,6 @@
 //! What an adapter is, as numbers and words: the JSON contract of `fitment inspect`, from which the text is drawn.
 
+use super::effect::Effect;
 use fitment_core::model::{Adapter, Edit, Layout};
 use fitment_validate::coverage;
 use serde::Serialize;
@@ -27,6 +28,8 @@ pub(crate) struct Summary {
     /// Stored weights, source and digests not counted.
     pub(crate) parameters: u64,
     pub(crate) dtypes: Vec<&'static str>,
+    #[serde(flatten)]
+    pub(crate) effect: Effect,
     pub(crate) base: BaseSummary,
     pub(crate) source: Option<SourceSummary>,
     pub(crate) about: Option<AboutSummary>,
@@ -50,6 +53,8 @@ pub(crate) struct BaseSummary {
     pub(crate) touched_parameters: Option<u64>,
     /// Elements of the whole base, when it was given.
     pub(crate) parameters: Option<u64>,
+    /// Its bytes.
+    pub(crate) bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,6 +119,7 @@ impl Summary {
             scales: scales.into_values().collect(),
             parameters: parameters(adapter),
             dtypes: dtypes(adapter),
+            effect: Effect::of(adapter, None),
             base: base(adapter),
             source: adapter.source.as_ref().map(|source| SourceSummary {
                 format: source.format.clone(),
@@ -255,6 +261,7 @@ fn base(adapter: &Adapter<'_>) -> BaseSummary {
         unchanged_tensors: base.tensors.len() - touched.len(),
         touched_parameters: elements.sum::<Option<u64>>().filter(|sum| *sum > 0),
         parameters: None,
+        bytes: None,
     }
 }
 

@@ -27,7 +27,13 @@ pub(crate) fn render(summary: &Summary) -> String {
     row("rank", &join(summary.ranks.iter().map(ToString::to_string)));
     row("scale", &join(summary.scales.iter().map(|scale| number(*scale))));
     row("parameters", &parameters_line(summary));
+    row("bytes", &bytes_line(summary));
     row("dtype", &summary.dtypes.join(", "));
+    row("changes", &summary.effect.targets.join(", "));
+    row("acts on", &join(summary.effect.scope.iter().cloned()));
+    row("foldable", &fold_line(summary));
+    let flops = summary.effect.flops_per_token.map(grouped);
+    row("cost", &flops.map(|flops| format!("{flops} flops for each such token")).unwrap_or_default());
     if !summary.groups.is_empty() {
         out.push('\n');
         out.push_str(&table(&summary.groups));
@@ -96,6 +102,36 @@ fn parameters_line(summary: &Summary) -> String {
         );
     }
     line
+}
+
+fn bytes_line(summary: &Summary) -> String {
+    let bytes = summary.effect.bytes;
+    let share = |whole: u64| {
+        format!(", {:.3} % of the base's {}", 100.0 * bytes as f64 / whole as f64, grouped(whole))
+    };
+    let share = summary.base.bytes.filter(|whole| *whole > 0).map(share).unwrap_or_default();
+    format!("{}{share}", grouped(bytes))
+}
+
+/// Whether interventions can become part of weights, and why not.
+fn fold_line(summary: &Summary) -> String {
+    let Some(fold) = &summary.effect.fold else { return String::new() };
+    let answer = match (fold.foldable, fold.certain) {
+        (0, _) => "no".to_owned(),
+        (count, true) if count == fold.interventions => "yes".to_owned(),
+        (count, false) if count == fold.interventions => {
+            "into a base that has the weights; --base says whether".to_owned()
+        }
+        (count, _) => format!("{count} of {}", fold.interventions),
+    };
+    match &fold.reasons[..] {
+        [] => answer,
+        [first, rest @ ..] => {
+            let more =
+                if rest.is_empty() { String::new() } else { format!(" (and {} more reasons)", rest.len()) };
+            format!("{answer}; {}: {}{more}", first.site, first.reason)
+        }
+    }
 }
 
 fn join(items: impl Iterator<Item = String>) -> String {

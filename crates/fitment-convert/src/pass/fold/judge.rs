@@ -4,7 +4,7 @@ use super::File;
 use super::affine::{Affine, element};
 use super::obstacle::Obstacle;
 use super::place::{Model, Place, Side, Touch};
-use fitment_core::model::{Edit, Intervention, LoraForm, Phase, Select, Site};
+use fitment_core::model::{Edit, Intervention, LoraForm, Phase, Select, Site, SiteComponent};
 
 /// An intervention on the way into weights.
 pub(super) struct Candidate<'a> {
@@ -62,11 +62,8 @@ fn alone(edit: &Intervention<'_>, weight: f64, place: Result<&Place, Obstacle>) 
         return Err(Obstacle::Component { component: component.to_string() });
     }
     let place = place?;
-    if let Some(activation) = edit.activation {
-        return Err(Obstacle::Activation(activation));
-    }
-    if let Some(site) = &edit.input_site {
-        return Err(Obstacle::InputSite { site: site.to_string() });
+    if let Some(obstacle) = is_not_linear(edit) {
+        return Err(obstacle);
     }
     let unreadable = || Obstacle::Dtype { tensor: edit.label() };
     let width = place.touches.first().map_or(0, |touch| touch.width);
@@ -75,10 +72,34 @@ fn alone(edit: &Intervention<'_>, weight: f64, place: Result<&Place, Obstacle>) 
     if let Some(component) = place.residual.filter(|_| !affine.is_constant()) {
         return Err(Obstacle::Residual(component));
     }
+    is_not_everywhere(edit).map_or(Ok(affine), Err)
+}
+
+/// What keeps an intervention from being folded into whatever base: all that shows without one.
+pub(super) fn in_any_base(edit: &Intervention<'_>) -> Option<Obstacle> {
+    let constant = edit.source_weight.is_none() && !edit.subtract;
+    let at_site = match edit.site {
+        Site::Layer {
+            component: component @ (SiteComponent::BlockInput | SiteComponent::BlockOutput),
+            ..
+        } if !constant => Some(Obstacle::Residual(component)),
+        _ => None,
+    };
+    let component =
+        edit.component.as_ref().map(|component| Obstacle::Component { component: component.to_string() });
+    component.or(at_site).or_else(|| is_not_linear(edit)).or_else(|| is_not_everywhere(edit))
+}
+
+fn is_not_linear(edit: &Intervention<'_>) -> Option<Obstacle> {
+    let input = || edit.input_site.as_ref().map(|site| Obstacle::InputSite { site: site.to_string() });
+    edit.activation.map(Obstacle::Activation).or_else(input)
+}
+
+fn is_not_everywhere(edit: &Intervention<'_>) -> Option<Obstacle> {
     match (edit.positions.phase, &edit.positions.select) {
-        (_, Select::FirstLast(_) | Select::Explicit(_)) => Err(Obstacle::SomeTokens),
-        (phase @ (Phase::Prompt | Phase::Decode), Select::All) => Err(Obstacle::SomePhase(phase)),
-        (Phase::EveryForward, Select::All) => Ok(affine),
+        (_, Select::FirstLast(_) | Select::Explicit(_)) => Some(Obstacle::SomeTokens),
+        (phase @ (Phase::Prompt | Phase::Decode), Select::All) => Some(Obstacle::SomePhase(phase)),
+        (Phase::EveryForward, Select::All) => None,
     }
 }
 

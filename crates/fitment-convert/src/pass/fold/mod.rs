@@ -54,7 +54,7 @@ pub use obstacle::Obstacle;
 use crate::error::Error;
 use affine::{Affine, matrix, numbers};
 use fitment_core::checkpoint::Checkpoint;
-use fitment_core::model::{Adapter, Edit, Overlap};
+use fitment_core::model::{Adapter, Edit, Intervention, Overlap};
 use judge::{Candidate, comes_first, is_per_head};
 use linear::Linear;
 use place::{Model, Touch};
@@ -135,6 +135,11 @@ pub fn obstacles(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> Vec<Kept> {
         candidate.obstacle.map(|obstacle| Kept { file, edit, site, obstacle })
     });
     kept.collect()
+}
+
+/// What keeps an intervention from being folded into whatever base; `None` where that depends on the base.
+pub fn obstacle_in_any_base(edit: &Intervention<'_>) -> Option<Obstacle> {
+    judge::in_any_base(edit)
 }
 
 /// Layer by layer of the linear kind, everything that is folded into it.

@@ -114,9 +114,12 @@ impl<'b> Model<'b> {
             SiteComponent::BlockOutput => self.constant(layer, component, 2),
             SiteComponent::BlockInput if layer == 0 => nothing("it is the embedding of the tokens"),
             SiteComponent::BlockInput => self.constant(layer - 1, component, 3),
-            SiteComponent::MlpActivation => {
-                nothing("what stands there is multiplied before a weight reads it, or comes from a function")
-            }
+            SiteComponent::MlpActivation => match lines.mlp_out.filter(|_| !lines.gated) {
+                Some(module) => self.inputs(layer, &[module], 1),
+                None => {
+                    nothing("what stands there is multiplied by another projection before a weight reads it")
+                }
+            },
             SiteComponent::CrossAttentionInput | SiteComponent::CrossAttentionOutput => {
                 nothing("models with cross-attention are not known")
             }
