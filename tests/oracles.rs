@@ -103,3 +103,30 @@ fn the_oracle_of_pickles_in_torch_files_holds() {
         }
     }
 }
+
+#[test]
+fn the_gguf_oracle_holds() {
+    let files = files_below(&place::fixture("gguf"), &|name| name.ends_with(".gguf"));
+    assert!(files.len() >= 4);
+    for path in files {
+        damaged(&fs::read(&path).unwrap()).iter().for_each(|bytes| oracle::gguf(bytes));
+    }
+}
+
+#[test]
+fn the_payload_oracle_holds() {
+    let mut payloads = 0;
+    for path in files_below(&place::root().join("spec/conformance"), &|name| name.contains("bits")) {
+        let bytes = fs::read(path).unwrap();
+        let Ok(container) = fitment_core::container::read_foreign(&bytes) else { continue };
+        for entry in container.entries().iter().filter(|entry| entry.name.ends_with(".bits.z")) {
+            let z = &bytes[container.data_range(entry)];
+            for (dtype, elements) in [(8u8, 12u16), (8, 4), (8, 300), (4, 3), (1, 2), (11, 3)] {
+                let head = [&[dtype][..], &elements.to_le_bytes()].concat();
+                damaged(z).iter().for_each(|z| oracle::payload(&[&head[..], z].concat()));
+                payloads += 1;
+            }
+        }
+    }
+    assert!(payloads > 60, "{payloads}");
+}

@@ -3,11 +3,15 @@
 //! Each panics when a promise is broken; that bytes are refused is no breach.
 
 mod container;
+mod gguf;
 mod manifest;
+mod payload;
 mod peft;
 mod torch;
 
 pub use container::container;
+pub use gguf::gguf;
 pub use manifest::manifest;
+pub use payload::payload;
 pub use peft::{join_peft, peft};
 pub use torch::{torch, torch_pickle};
