@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{fitment, gguf, peft, pyreft};
+use crate::{adapters, fitment, gguf, peft, pyreft};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -20,6 +20,8 @@ pub enum FormatId {
     Pyreft,
     /// llama.cpp's container.
     Gguf,
+    /// AdapterHub's library.
+    Adapters,
 }
 
 /// One line of the table of formats.
@@ -128,6 +130,22 @@ pub const FORMATS: &[Format] = &[
             unsupported: &gguf::rules::G_ARCHITECTURE,
         }),
     },
+    Format {
+        id: FormatId::Adapters,
+        name: "adapters",
+        title: "AdapterHub adapters",
+        what: "ReFT: LoReFT, NoReFT, DiReFT",
+        looked_for: "adapter_config.json of that library, beside adapter.safetensors or pytorch_adapter.bin",
+        detect: adapters::detect,
+        read: Some(adapters::read),
+        write: None,
+        is_one_file: false,
+        checks: Some(Checks {
+            check: adapters::check,
+            rules: adapters::rules::ALL,
+            unsupported: &adapters::rules::H_UNSUPPORTED,
+        }),
+    },
 ];
 
 impl FormatId {
@@ -192,13 +210,13 @@ mod tests {
 
     #[test]
     fn every_id_has_its_line_and_its_name_reads_back() {
-        for id in [FormatId::Fitment, FormatId::Peft, FormatId::Pyreft, FormatId::Gguf] {
+        for id in [FormatId::Fitment, FormatId::Peft, FormatId::Pyreft, FormatId::Gguf, FormatId::Adapters] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 4);
+        assert_eq!(FORMATS.len(), 5);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft, pyreft, gguf"
+            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters"
         );
     }
 

@@ -43,6 +43,7 @@
 //! | [`Loss`] | everything that a conversion drops or takes for granted |
 //! | [`peft`] | Hugging Face PEFT, with its rules as codes |
 //! | [`pyreft`] | pyreft's interventions, with their rules |
+//! | [`adapters`] | AdapterHub's library, with its rules as codes |
 //! | [`gguf`] | llama.cpp's control vectors, with their rules |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
@@ -54,6 +55,7 @@
 #![warn(clippy::disallowed_methods, reason = "pure crate: no files, clock, environment or threads")]
 #![forbid(unsafe_code)]
 
+pub mod adapters;
 pub mod architectures;
 mod bind;
 mod error;

@@ -1,0 +1,216 @@
+//! Every breach that the files show, and the units that they hold.
+
+use super::config::{self, Config, Parsed};
+use super::folder::{CONFIG, Folder};
+use super::keys::{self, Part};
+use super::{orthogonal, rules};
+use fitment_core::Finding;
+use fitment_core::tensor::{Dtype, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One unit of one layer.
+#[derive(Clone, Debug)]
+pub(super) struct Unit<'a> {
+    /// The block: `model.layers.3`.
+    pub(super) block: String,
+    pub(super) layer: u64,
+    /// 0 or 1.
+    pub(super) unit: usize,
+    pub(super) adapter: String,
+    /// It is the layer's only one.
+    pub(super) is_tied: bool,
+    pub(super) weight: Tensor<'a>,
+    pub(super) bias: Tensor<'a>,
+    pub(super) projection: Projection<'a>,
+}
+
+/// `P`, `[r, d]`.
+#[derive(Clone, Debug)]
+pub(super) enum Projection<'a> {
+    Plain(Tensor<'a>),
+    /// What torch computes it of.
+    Orthogonal {
+        original: Tensor<'a>,
+        base: Tensor<'a>,
+    },
+}
+
+/// What the files hold.
+#[derive(Debug, Default)]
+pub(super) struct Inspected<'a> {
+    pub(super) config: Config,
+    pub(super) units: Vec<Unit<'a>>,
+    pub(super) findings: Vec<Finding>,
+}
+
+type Parts<'a> = BTreeMap<Part, Tensor<'a>>;
+
+/// Looks at a folder as a whole.
+pub(super) fn inspect<'a>(folder: &Folder<'a>) -> Inspected<'a> {
+    let mut seen = Inspected { findings: folder.findings.clone(), ..Inspected::default() };
+    match folder.config.map(config::parse) {
+        None => return seen,
+        Some(Err(findings)) => {
+            seen.findings.extend(findings);
+            return seen;
+        }
+        Some(Ok(Parsed::Other(method))) => {
+            let message = format!("the method is {method}; ReFT is read of this library");
+            seen.findings.push(Finding::new(&rules::H_UNSUPPORTED, "config", message));
+            return seen;
+        }
+        Some(Ok(Parsed::Reft(config))) => seen.config = config,
+    }
+    if seen.config.prefix_positions == 0 && seen.config.suffix_positions == 0 {
+        let message = "prefix_positions and suffix_positions are 0";
+        seen.findings.push(Finding::new(&rules::H_POSITIONS, CONFIG, message));
+    }
+    if folder.weights.is_some() {
+        units(folder, &mut seen);
+        contradictions(&mut seen);
+    }
+    seen
+}
+
+/// Sorts the tensors into units.
+fn units<'a>(folder: &Folder<'a>, seen: &mut Inspected<'a>) {
+    let mut groups: BTreeMap<(u64, String, String, usize), Parts<'a>> = BTreeMap::new();
+    for (name, tensor) in &folder.tensors {
+        let Some(key) = keys::parse(name) else {
+            let message = "is no tensor of a ReFT unit";
+            seen.findings.push(Finding::new(&rules::H_KEY, &**name, message));
+            continue;
+        };
+        if !matches!(tensor.dtype(), Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let message = format!("is {}, a float is asked for", tensor.dtype());
+            seen.findings.push(Finding::new(&rules::H_DTYPE, &**name, message));
+        }
+        let place = (key.layer, key.block.to_owned(), key.adapter.to_owned(), key.unit);
+        groups.entry(place).or_default().insert(key.part, tensor.clone());
+    }
+    let adapters: BTreeSet<&String> = groups.keys().map(|(_, _, adapter, _)| adapter).collect();
+    if adapters.len() > 1 {
+        let message = format!("the tensors are of several adapters: {adapters:?}");
+        seen.findings.push(Finding::new(&rules::H_KEY, "", message));
+    }
+    if groups.is_empty() {
+        seen.findings.push(Finding::new(&rules::H_UNIT, "", "the file holds no unit"));
+    }
+    let blocks_of_second: BTreeSet<&String> =
+        groups.keys().filter(|(.., unit)| *unit == 1).map(|(_, block, ..)| block).collect();
+    for ((layer, block, adapter, unit), parts) in &groups {
+        match projection(parts) {
+            Ok((weight, bias, projection)) => {
+                let (block, adapter) = (block.clone(), adapter.clone());
+                let is_tied = *unit == 0 && !blocks_of_second.contains(&block);
+                let unit =
+                    Unit { layer: *layer, block, adapter, unit: *unit, is_tied, weight, bias, projection };
+                seen.findings.extend(misfit(&unit));
+                seen.units.push(unit);
+            }
+            Err(missing) => {
+                let place = keys::name(block, adapter, *unit, missing);
+                seen.findings.push(Finding::new(&rules::H_UNIT, place, "is missing"));
+            }
+        }
+    }
+}
+
+/// The three tensors of a unit, or the part that is missing.
+fn projection<'a>(parts: &Parts<'a>) -> Result<(Tensor<'a>, Tensor<'a>, Projection<'a>), Part> {
+    let part = |part: Part| parts.get(&part).cloned().ok_or(part);
+    let projection = match parts.get(&Part::Original) {
+        Some(original) => Projection::Orthogonal { original: original.clone(), base: part(Part::Base)? },
+        None => Projection::Plain(part(Part::Projection)?),
+    };
+    Ok((part(Part::Weight)?, part(Part::Bias)?, projection))
+}
+
+/// Shapes of a unit that do not fit.
+fn misfit(unit: &Unit<'_>) -> Option<Finding> {
+    let place = keys::name(&unit.block, &unit.adapter, unit.unit, Part::Weight);
+    let breach = |message: String| Some(Finding::new(&rules::H_SHAPE, place.clone(), message));
+    let &[r, d] = unit.weight.dims() else {
+        return breach(format!("is {:?}, [r, d] is asked for", unit.weight.dims()));
+    };
+    if r == 0 || d == 0 {
+        return breach("has an extent of 0".to_owned());
+    }
+    if unit.bias.dims() != [r] {
+        return breach(format!("is [{r}, {d}], its bias is {:?}", unit.bias.dims()));
+    }
+    let (plain, base) = match &unit.projection {
+        Projection::Plain(plain) => (plain, None),
+        Projection::Orthogonal { original, base } => (original, Some(base)),
+    };
+    if plain.dims() != [r, d] {
+        return breach(format!("is [{r}, {d}], the projection is {:?}", plain.dims()));
+    }
+    let n = r.max(d);
+    if let Some(base) = base.filter(|base| base.dims() != [n, n]) {
+        return breach(format!("is [{r}, {d}], the projection's base is {:?}", base.dims()));
+    }
+    if base.is_some() && r == d && r > orthogonal::MAX_SQUARE {
+        return breach(format!(
+            "is of full rank {r}: exponentials are computed up to {}",
+            orthogonal::MAX_SQUARE
+        ));
+    }
+    None
+}
+
+/// Where the config contradicts the tensors: the tensors count.
+fn contradictions(seen: &mut Inspected<'_>) {
+    let Some(first) = seen.units.first() else { return };
+    let width = |unit: &Unit<'_>| unit.weight.dims().last().copied().unwrap_or_default();
+    let (config, units) = (&seen.config, &seen.units);
+    let mut findings = Vec::new();
+    let mut say = |rule, message: String| findings.push(Finding::new(rule, "config", message));
+    let widths: BTreeSet<u64> = units.iter().map(width).collect();
+    if widths.len() > 1 {
+        say(&rules::H_SHAPE, format!("units are of widths {widths:?}"));
+    }
+    if let Some(stated) = config.hidden_size.filter(|stated| *stated != width(first)) {
+        say(&rules::H_WIDTH, format!("hidden_size is {stated}, the tensors are {} wide", width(first)));
+    }
+    let ranks: BTreeSet<u64> = units.iter().filter_map(|unit| unit.weight.dims().first().copied()).collect();
+    if let Some(r) = config.r.filter(|r| ranks.iter().any(|rank| rank != r)) {
+        say(&rules::H_RANK, format!("r is {r}, the tensors have {ranks:?}"));
+    }
+    let orthogonal =
+        units.iter().filter(|unit| matches!(unit.projection, Projection::Orthogonal { .. })).count();
+    if let Some(stated) = config.orthogonality
+        && orthogonal != if stated { units.len() } else { 0 }
+    {
+        let message =
+            format!("orthogonality is {stated}, {orthogonal} of {} projections are orthogonal", units.len());
+        say(&rules::H_ORTHOGONALITY, message);
+    }
+    let tied = units.iter().filter(|unit| unit.is_tied).count();
+    if tied != if config.tied_weights { units.len() } else { 0 } {
+        let message =
+            format!("tied_weights is {}, {tied} of {} units are alone", config.tied_weights, units.len());
+        say(&rules::H_TIED, message);
+    }
+    let layers: BTreeSet<u64> = units.iter().map(|unit| unit.layer).collect();
+    if let Some(stated) = &config.layers
+        && stated.iter().copied().collect::<BTreeSet<_>>() != layers
+    {
+        say(&rules::H_LAYERS, format!("layers are {stated:?}, the tensors are of {layers:?}"));
+    }
+    if let Some(name) = config.name.as_ref().filter(|name| **name != first.adapter) {
+        say(&rules::H_NAME, format!("name is {name:?}, the keys say {:?}", first.adapter));
+    }
+    let unused =
+        [(0, "prefix_positions", config.prefix_positions), (1, "suffix_positions", config.suffix_positions)];
+    for (number, positions, _) in unused.into_iter().filter(|(.., count)| *count == 0) {
+        let idle = units.iter().filter(|unit| unit.unit == number && !unit.is_tied).count();
+        if idle > 0 {
+            say(
+                &rules::H_UNUSED,
+                format!("{positions} is 0: unit {number} of {idle} layers does nothing, and is kept"),
+            );
+        }
+    }
+    seen.findings.extend(findings);
+}

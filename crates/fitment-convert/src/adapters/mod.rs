@@ -1,0 +1,55 @@
+//! AdapterHub's `adapters` (1.3.0): its ReFT methods LoReFT, NoReFT and DiReFT.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `adapter_config.json` | method, positions, layers, activation |
+//! | `adapter.safetensors` or `pytorch_adapter.bin` | tensors under module path + `.reft_layer.refts.NAME.units.U.` + part |
+//! | `head_config.json`, `model_head.safetensors`, `pytorch_model_head.bin` | a prediction head: carried with `keep_files`, else listed as left out |
+//!
+//! | part of a key | shape | becomes |
+//! |---|---|---|
+//! | `learned_source.weight`, `learned_source.bias` | `[r, d]`, `[r]` | `source.weight`, `source.bias` |
+//! | `projection.weight` | `[r, d]` | `up`, transposed |
+//! | `projection.parametrizations.weight.original`, `….0.base` | `[r, d]`, `[d, d]` | `up`: the orthogonal matrix that torch computes of them |
+//!
+//! Every unit is an `intervention` on `block_output`: unit 0 on the first `prefix_positions` tokens, unit 1 on the last
+//! `suffix_positions`, a lone unit on both. They are counted in every forward pass; both units read the states that stood
+//! there before, and the suffix is written last (`methods/reft.py`, checked by running it).
+//!
+//! In a prompt with fewer tokens than `suffix_positions`, the library with `prefix_positions` above 0 writes states to
+//! other tokens than it read them from. That is not reproduced: each token gets what its unit makes of it.
+//!
+//! The library does not save whether the projection is subtracted: NoReFT and DiReFT have the same files, and it loads
+//! both as NoReFT. [`ReadOptions::formula`](crate::ReadOptions::formula) says which it is.
+//!
+//! Not here: its other methods (LoRA, IA³, bottleneck adapters, prefix tuning), which are refused by name; heads as edits.
+
+mod config;
+mod edits;
+mod folder;
+mod inspect;
+mod keys;
+mod numbers;
+mod orthogonal;
+mod read;
+pub mod rules;
+
+pub use read::read;
+
+use crate::error::Error;
+use crate::files::Files;
+use fitment_core::Finding;
+
+/// Whether there is anything of this library among the files.
+pub fn detect(files: &Files<'_>) -> bool {
+    folder::is_there(files)
+}
+
+/// Every breach of [`rules`] that the files show.
+///
+/// # Errors
+/// [`Error::Ambiguous`] when the folder holds several adapters and `adapter_name` names none of them.
+pub fn check(files: &Files<'_>, adapter_name: Option<&str>) -> Result<Vec<Finding>, Error> {
+    let folder = folder::open(files, adapter_name)?;
+    Ok(inspect::inspect(&folder).findings)
+}

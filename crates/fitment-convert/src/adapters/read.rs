@@ -1,0 +1,122 @@
+use super::edits::{self, Formula};
+use super::folder::{self, CONFIG, Folder, TORCH};
+use super::inspect::{Inspected, Projection, Unit, inspect};
+use super::{keys, rules};
+use crate::error::{Error, one_line};
+use crate::files::{Files, is_safe_path};
+use crate::loss::Loss;
+use crate::read::{Converted, ReadOptions};
+use fitment_core::model::{About, Base, Edit, KeptTensor, Source, SourceFile};
+use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_core::{Adapter, Severity};
+
+/// Reads a ReFT: an intervention for each unit that acts on some token.
+///
+/// # Errors
+/// [`Error::Malformed`] for files that break a rule; [`Error::Unsupported`] for another method;
+/// [`Error::Ambiguous`] when the projection is not orthogonal and `formula` does not say whether it is subtracted.
+pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
+    let folder = folder::open(files, options.adapter_name)?;
+    let Inspected { config, units, findings } = inspect(&folder);
+    if let Some(other) = findings.iter().find(|finding| finding.code == rules::H_UNSUPPORTED.code) {
+        return Err(Error::Unsupported {
+            what: "adapters".to_owned(),
+            reason: other.message.clone(),
+            hint: rules::H_UNSUPPORTED.remedy.to_owned(),
+        });
+    }
+    let (errors, findings): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|finding| finding.severity == Severity::Error);
+    if !errors.is_empty() {
+        return Err(Error::Malformed { findings: errors });
+    }
+    let formula = formula(&units, options.formula)?;
+    let edits = edits::interventions(&units, &config, formula).unwrap_or_default();
+    let mut losses = Vec::new();
+    let has_parametrisation =
+        units.iter().any(|unit| matches!(unit.projection, Projection::Orthogonal { .. }));
+    if has_parametrisation && !options.keep_files {
+        let what = "the parametrisation of orthogonal projections, needed only to train on (--keep-files carries it)";
+        losses.push(Loss::FactsLeft { what });
+    }
+    let kept = units.iter().flat_map(|unit| kept(unit, &config, options.keep_files)).collect();
+    let files = carried(files, &folder, options.keep_files, &mut losses);
+    let adapter = Adapter {
+        base: Base {
+            name: options.base_name.map(str::to_owned).or_else(|| config.model_name.clone()),
+            ..Base::default()
+        },
+        edits: edits.into_iter().map(Edit::Intervention).collect(),
+        source: Some(Source {
+            format: "adapters".to_owned(),
+            version: config.version.clone(),
+            weights: folder.is_torch.then(|| TORCH.to_owned()),
+            files,
+            kept,
+            metadata: folder.metadata,
+            ..Source::default()
+        }),
+        about: About::default(),
+        extra: serde_json::Map::new(),
+    };
+    Ok(Converted { adapter, losses, findings })
+}
+
+/// Whether the projection is subtracted is saved nowhere; only LoReFT shows itself.
+fn formula(units: &[Unit<'_>], stated: Option<&str>) -> Result<Formula, Error> {
+    const HINT: &str =
+        "say how it was trained: --formula noreft (the projection is subtracted) or --formula direft";
+    let ambiguous = |what: String, reason: &str| {
+        Err(Error::Ambiguous { what, reason: reason.to_owned(), hint: HINT.to_owned() })
+    };
+    let is_orthogonal = units.iter().any(|unit| matches!(unit.projection, Projection::Orthogonal { .. }));
+    match stated {
+        Some("noreft" | "loreft") => Ok(Formula::Subtracted),
+        Some("direft") => Ok(Formula::Direct),
+        Some(other) => {
+            ambiguous(format!("--formula {}", one_line(other)), "that is no formula of this library")
+        }
+        None if is_orthogonal => Ok(Formula::Subtracted),
+        None => ambiguous(
+            "NoReFT or DiReFT".to_owned(),
+            "the library saves the same files for both, and loads either as NoReFT",
+        ),
+    }
+}
+
+fn kept<'a>(unit: &Unit<'a>, config: &super::config::Config, keep_files: bool) -> Vec<KeptTensor<'a>> {
+    let idle = edits::is_idle(unit, config);
+    let parts = edits::unused(unit, config, keep_files || idle);
+    let key = |part| keys::name(&unit.block, &unit.adapter, unit.unit, part);
+    parts.into_iter().map(|(part, value)| KeptTensor { key: key(part), value }).collect()
+}
+
+/// The config, and with `keep_files` everything else of the adapter.
+fn carried<'a>(
+    files: &Files<'a>,
+    folder: &Folder<'a>,
+    keep_files: bool,
+    losses: &mut Vec<Loss>,
+) -> Vec<SourceFile<'a>> {
+    let mut kept = Vec::new();
+    for other in &folder.others {
+        losses.push(Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() });
+    }
+    let of_another =
+        |path: &str| folder.others.iter().any(|other| !other.is_empty() && path.starts_with(&**other));
+    for (path, data) in files.iter().filter(|(path, _)| !of_another(path)) {
+        if folder.weights.as_deref() == Some(path) {
+            continue;
+        }
+        let name = path.strip_prefix(&*folder.prefix);
+        match bytes(data).filter(|_| name.is_some_and(is_safe_path) && (keep_files || name == Some(CONFIG))) {
+            Some(data) => kept.push(SourceFile { path: name.unwrap_or(path).to_owned(), data }),
+            None => losses.push(Loss::FileLeft { path: path.to_owned() }),
+        }
+    }
+    kept
+}
+
+fn bytes(bytes: &[u8]) -> Option<Tensor<'_>> {
+    Tensor::borrowed(Dtype::U8, Shape::new(&[bytes.len() as u64]).ok()?, bytes).ok()
+}

@@ -1,0 +1,117 @@
+//! AdapterHub's ReFT: what is asked for, damage, and configs that contradict their tensors.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use fitment_convert::{Error, Files, FormatId, ReadOptions, adapters, detect, read};
+use std::path::Path;
+
+/// The config and the weights of a fixture.
+fn load(case: &str) -> (String, Vec<u8>) {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/adapters").join(case).join("adapter");
+    let config = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
+    (config, std::fs::read(folder.join("adapter.safetensors")).unwrap())
+}
+
+fn files<'a>(config: &'a str, weights: &'a [u8]) -> Files<'a> {
+    [("adapter_config.json", config.as_bytes()), ("adapter.safetensors", weights)].into_iter().collect()
+}
+
+fn codes(config: &str, weights: &[u8]) -> Vec<&'static str> {
+    let findings = adapters::check(&files(config, weights), None).unwrap();
+    findings.iter().map(|finding| finding.code.0).collect()
+}
+
+#[test]
+fn noreft_and_direft_are_told_apart_by_the_user() {
+    let (config, weights) = load("noreft");
+    let files = files(&config, &weights);
+    assert_eq!(detect(&files).unwrap(), FormatId::Adapters);
+    let error = read(&files, &ReadOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::Ambiguous { .. }) && error.hint().unwrap().contains("--formula noreft"));
+    let options = ReadOptions { formula: Some("loreft2"), ..ReadOptions::default() };
+    assert!(read(&files, &options).unwrap_err().to_string().starts_with("--formula loreft2"));
+}
+
+#[test]
+fn other_methods_are_refused_by_name() {
+    let (_, weights) = load("noreft");
+    for (config, method) in [
+        (r#"{"config": {"architecture": "lora", "composition_mode": "add"}, "model_type": "bert"}"#, "LoRA"),
+        (r#"{"config": {"architecture": "lora", "composition_mode": "scale"}, "model_type": "bert"}"#, "IA3"),
+        (
+            r#"{"config": {"architecture": null, "reduction_factor": 16}, "model_type": "bert"}"#,
+            "a bottleneck adapter",
+        ),
+        (r#"{"config": {"architecture": "prefix_tuning"}, "model_type": "bert"}"#, "prefix_tuning"),
+    ] {
+        let error = read(&files(config, &weights), &ReadOptions::default()).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains(method), "{error}");
+        assert_eq!(codes(config, &weights), ["H005"]);
+    }
+}
+
+#[test]
+fn tensors_win_over_the_config_and_a_finding_says_so() {
+    let (config, weights) = load("noreft");
+    assert_eq!(codes(&config, &weights), Vec::<&str>::new());
+    for (from, to, code) in [
+        ("\"r\": 2", "\"r\": 4", "H011"),
+        ("\"orthogonality\": false", "\"orthogonality\": true", "H012"),
+        ("\"tied_weights\": false", "\"tied_weights\": true", "H013"),
+        ("      2\n", "      1\n", "H014"),
+        ("\"hidden_size\": 16", "\"hidden_size\": 24", "H015"),
+        ("\"name\": \"x\"", "\"name\": \"y\"", "H016"),
+        ("\"suffix_positions\": 3", "\"suffix_positions\": 0", "H017"),
+    ] {
+        assert!(config.contains(from), "{from}");
+        let changed = config.replace(from, to);
+        assert_eq!(codes(&changed, &weights), [code]);
+        let options = ReadOptions { formula: Some("direft"), ..ReadOptions::default() };
+        let converted = read(&files(&changed, &weights), &options).unwrap();
+        assert_eq!(converted.findings[0].code.0, code);
+        assert_eq!(converted.adapter.edits.len(), if code == "H017" { 2 } else { 4 });
+        fitment_core::to_bytes(&converted.adapter).unwrap();
+    }
+}
+
+#[test]
+fn damage_is_refused() {
+    let (config, weights) = load("loreft");
+    for (from, to, code) in [
+        ("\"prefix_positions\": 2", "\"prefix_positions\": -2", "H002"),
+        ("\"non_linearity\": null", "\"non_linearity\": \"snake\"", "H002"),
+        ("\"tied_weights\": false", "\"tied_weights\": 1", "H002"),
+        ("{", "[", "H002"),
+    ] {
+        let changed = config.replacen(from, to, 1);
+        assert_eq!(codes(&changed, &weights), [code], "{from}");
+        let options = ReadOptions { from: Some(FormatId::Adapters), ..ReadOptions::default() };
+        assert!(matches!(read(&files(&changed, &weights), &options), Err(Error::Malformed { .. })));
+    }
+    let none = config.replace("\"prefix_positions\": 2", "\"prefix_positions\": 0");
+    let none = none.replace("\"suffix_positions\": 3", "\"suffix_positions\": 0");
+    assert!(codes(&none, &weights).contains(&"H010"));
+    // A missing base, an unknown key: the header with another name of the same length.
+    let find = |text: &[u8]| weights.windows(text.len()).position(|window| window == text).unwrap();
+    for (from, to, wanted) in [
+        (
+            &b"0.projection.parametrizations.weight.0.base"[..],
+            &b"0.projection.parametrizations.weight.0.bass"[..],
+            ["H006", "H007"],
+        ),
+        (&b"model.layers.0.reft_layer"[..], &b"model.layers.x.reft_layer"[..], ["H006", "H007"]),
+    ] {
+        let at = find(from);
+        let mut changed = weights.clone();
+        changed[at..at + to.len()].copy_from_slice(to);
+        assert_eq!(codes(&config, &changed), wanted);
+    }
+    let alone: Files<'_> = [("adapter.safetensors", &weights[..])].into_iter().collect();
+    assert_eq!(adapters::check(&alone, None).unwrap()[0].code.0, "H001");
+    let alone: Files<'_> = [("adapter_config.json", config.as_bytes())].into_iter().collect();
+    assert_eq!(adapters::check(&alone, None).unwrap()[0].code.0, "H003");
+    // Cut short anywhere, nothing panics.
+    for len in (0..weights.len()).step_by(997) {
+        let _ = read(&files(&config, &weights[..len]), &ReadOptions::default());
+    }
+}
