@@ -159,3 +159,44 @@ fn torch_and_peft_open_the_torch_files_that_are_written() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), count.to_string());
 }
+
+/// Refusals that are right: there is no weight for what is asked.
+const REFUSALS: &[&str] =
+    &["has no bias for the constant part", "no linear layer makes or reads", "has no weight to go into"];
+
+#[test]
+fn folded_interventions_compute_what_hooks_compute_in_every_architecture() {
+    let room = scratch();
+    let output = Command::new(peers_python())
+        .arg(root().join("tests/peer/folds.py"))
+        .arg(fitment_tests::program::path())
+        .arg(room.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (mut measured, mut refused) = (0, 0);
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let result: Value = serde_json::from_str(line).unwrap();
+        for what in ["apply", "apply_linear", "peft"] {
+            match &result[what] {
+                Value::Null => {}
+                Value::String(reason) => {
+                    refused += 1;
+                    // PEFT holds no norms' biases.
+                    let known = REFUSALS.iter().any(|known| reason.contains(known))
+                        || reason.contains("LayerNorm.bias");
+                    assert!(known, "{} {what}: {reason}", result["case"]);
+                }
+                error => {
+                    measured += 1;
+                    assert!(
+                        error.as_f64().is_some_and(|error| error < 5e-6),
+                        "{} {what}: {error}",
+                        result["case"]
+                    );
+                }
+            }
+        }
+    }
+    assert!(measured >= 350 && refused <= 70, "{measured} measured, {refused} refused");
+}

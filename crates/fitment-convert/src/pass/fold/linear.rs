@@ -6,7 +6,7 @@ use crate::error::Error;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError};
 use fitment_core::model::{IndexRange, Lora};
 use fitment_core::tensor::Dtype;
-use fitment_math::ndarray::{Array1, Array2, ArrayView2, Axis, Zip};
+use fitment_math::ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
 use fitment_math::round::decode;
 use std::borrow::Cow;
 
@@ -189,13 +189,13 @@ impl<'b> Linear<'b> {
         product
     }
 
-    fn each_stored_row(&self, mut use_row: impl FnMut(usize, Array1<f64>)) {
+    fn each_stored_row(&self, mut use_row: impl FnMut(usize, ArrayView1<'_, f64>)) {
         let width = if self.conv1d { self.out } else { self.input };
         let Some(element) = element(self.dtype) else { return };
         let mut numbers = vec![0.0; width];
         for (at, bytes) in self.bytes.chunks_exact((width * element.size()).max(1)).enumerate() {
             if decode(element, bytes, &mut numbers).is_ok() {
-                use_row(at, Array1::from_vec(numbers.clone()));
+                use_row(at, ArrayView1::from(&numbers[..]));
             }
         }
     }
