@@ -200,3 +200,44 @@ fn folded_interventions_compute_what_hooks_compute_in_every_architecture() {
     }
     assert!(measured >= 350 && refused <= 70, "{measured} measured, {refused} refused");
 }
+
+#[test]
+fn pyreft_opens_the_folders_that_are_written() {
+    let room = scratch();
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(fixture("pyreft")).unwrap() {
+        let case = entry.unwrap().path();
+        let Ok(facts) = fs::read(case.join("case.json")) else { continue };
+        let facts: Value = serde_json::from_slice(&facts).unwrap();
+        let name = case.file_name().unwrap().to_str().unwrap().to_owned();
+        // pyreft has no place for an activation, and does not load a path; its bf16 classes round where LoReFT does not.
+        let is_other = ["activation", "path"].contains(&&*name) || name.ends_with("bf16");
+        if is_other {
+            continue;
+        }
+        let (file, folder) = (room.path().join(format!("{name}.fitment")), room.path().join(&name));
+        let (adapter, kind) = (case.join("adapter"), facts["kind"].as_str().unwrap().to_owned());
+        let said: [&dyn AsRef<std::ffi::OsStr>; 6] =
+            [&"--positions", &"all", &"--activation", &"none", &"--formula", &kind];
+        run(&[&[&"convert" as &dyn AsRef<std::ffi::OsStr>, &adapter, &"-o", &file], &said[..]].concat());
+        run(&[&"convert", &file, &"--to", &"pyreft", &"-o", &folder]);
+        fs::copy(case.join("io.safetensors"), room.path().join(format!("{name}.safetensors"))).unwrap();
+        folders.push(folder);
+    }
+    assert!(folders.len() >= 25, "{}", folders.len());
+    let output = Command::new(peers_python())
+        .args(["-W", "ignore"])
+        .arg(root().join("tests/peer/reft.py"))
+        .args(&folders)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let far: Vec<(&str, f64)> = text
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter_map(|(name, far)| Some((name, far.parse().ok()?)))
+        .collect();
+    assert_eq!(far.len(), folders.len(), "{text}");
+    assert!(far.iter().all(|(_, far)| *far <= 2e-6), "{text}");
+}
