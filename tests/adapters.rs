@@ -3,9 +3,9 @@
 
 use fitment_apply::Input;
 use fitment_apply::hidden::{At, Inputs, Pass, SitePlan};
-use fitment_convert::ReadOptions;
+use fitment_convert::{Files, FormatId, ReadOptions, WriteOptions, write};
 use fitment_core::Adapter;
-use fitment_core::model::{Site, SiteComponent};
+use fitment_core::model::{Edit, Site, SiteComponent};
 use fitment_io::AdapterFiles;
 use fitment_math::ndarray::{Array2, Array3};
 use fitment_tests::place::fixture;
@@ -112,5 +112,108 @@ fn states_are_those_of_the_library() {
         // The same through a file of this project.
         let bytes = fitment_core::to_bytes(&converted.adapter).unwrap();
         check(&folder, &fitment_core::read(&bytes).unwrap(), short);
+    }
+}
+
+/// The files that are written, in memory.
+fn written(adapter: &Adapter<'_>) -> Vec<(String, Vec<u8>)> {
+    let files = write(adapter, FormatId::Adapters, &WriteOptions::default()).unwrap().files;
+    let bytes = |file: &fitment_convert::OutputFile<'_>| {
+        let mut bytes = Vec::new();
+        file.write_to(&mut bytes).unwrap();
+        (file.path.clone(), bytes)
+    };
+    files.iter().map(bytes).collect()
+}
+
+#[test]
+fn what_came_from_the_library_goes_back_as_it_was() {
+    for (folder, facts) in cases() {
+        let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+        let blobs: Files<'_> = files.iter().collect();
+        let formula = facts["kind"].as_str();
+        let options = ReadOptions { formula, keep_files: true, ..ReadOptions::default() };
+        let adapter = fitment_convert::read(&blobs, &options).unwrap().adapter;
+        let bytes = fitment_core::to_bytes(&adapter).unwrap();
+        let back = written(&fitment_core::read(&bytes).unwrap());
+        assert_eq!(back.len(), blobs.len(), "{}", folder.display());
+        for (path, bytes) in &back {
+            let wanted = blobs.get(path).unwrap();
+            // Torch files have the same tensors; the order of their dict is ours.
+            if path.ends_with("adapter.bin") {
+                let tensors = |bytes| {
+                    let mut tensors =
+                        fitment_torch::TorchFile::read(path, bytes).unwrap().state_dict().unwrap().tensors;
+                    tensors.sort_by(|left, right| left.name.cmp(&right.name));
+                    tensors
+                };
+                for (left, right) in tensors(bytes).iter().zip(tensors(wanted)) {
+                    assert!(left.name == right.name && left.tensor.bytes() == right.tensor.bytes(), "{path}");
+                }
+            } else {
+                let stored = |bytes| {
+                    let mut tensors = SafeTensors::deserialize(bytes).unwrap().tensors();
+                    tensors.sort_by(|left, right| left.0.cmp(&right.0));
+                    tensors.into_iter().map(|(name, view)| (name, view.data().to_vec())).collect::<Vec<_>>()
+                };
+                assert!(bytes == wanted || stored(bytes) == stored(wanted), "{} {path}", folder.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_written_anew_computes_the_same() {
+    for (folder, facts) in cases() {
+        let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+        let blobs: Files<'_> = files.iter().collect();
+        let options = ReadOptions { formula: facts["kind"].as_str(), ..ReadOptions::default() };
+        let mut adapter = fitment_convert::read(&blobs, &options).unwrap().adapter;
+        // As if from elsewhere: the keys alone say where the layers lie. bf16 is rounded otherwise when W + P is.
+        adapter.source = None;
+        let anew = written(&adapter);
+        let files: Files<'_> = anew.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        let options = ReadOptions { formula: Some("noreft"), ..ReadOptions::default() };
+        let mut again = fitment_convert::read(&files, &options).unwrap().adapter;
+        assert_eq!(
+            again.edits.iter().filter(|edit| matches!(edit, Edit::Intervention(_))).count(),
+            again.edits.len()
+        );
+        again.source = None;
+        check(&folder, &again, misplaced_below(&folder));
+    }
+}
+
+/// The library opens what is written anew, and computes with it what it computed with its own files.
+#[cfg(feature = "peers")]
+#[test]
+fn the_library_opens_what_is_written() {
+    let scratch = fitment_tests::place::scratch();
+    for (folder, facts) in cases() {
+        let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+        let blobs: Files<'_> = files.iter().collect();
+        let options = ReadOptions { formula: facts["kind"].as_str(), ..ReadOptions::default() };
+        let mut adapter = fitment_convert::read(&blobs, &options).unwrap().adapter;
+        adapter.source = None;
+        let out = scratch.path().join(folder.file_name().unwrap());
+        fs::create_dir(&out).unwrap();
+        for (path, bytes) in written(&adapter) {
+            fs::write(out.join(path), bytes).unwrap();
+        }
+    }
+    let output = std::process::Command::new(fitment_tests::place::adapters_python())
+        .arg(fitment_tests::place::root().join("tests/peer/adapters_states.py"))
+        .arg(fixture("adapters"))
+        .arg(scratch.path())
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text.lines().count(), cases().len());
+    for line in text.lines() {
+        println!("{line}");
+        let error: f64 = line.split_once(' ').unwrap().1.parse().unwrap();
+        assert!(error <= 1e-6, "{line}");
     }
 }

@@ -35,6 +35,17 @@ pub fn peers_python() -> PathBuf {
     existing(folder.join("bin/python"), "`tests/peers` installs the original tools")
 }
 
+/// The Python of the environment with AdapterHub's `adapters`, which wants an older transformers: of `$FITMENT_ADAPTERS`, or of
+/// `target/peers-adapters`.
+///
+/// # Panics
+/// If there is no such environment.
+pub fn adapters_python() -> PathBuf {
+    let folder = std::env::var_os("FITMENT_ADAPTERS")
+        .map_or_else(|| root().join("target/peers-adapters"), PathBuf::from);
+    existing(folder.join("bin/python"), "`tests/peers` installs the original tools")
+}
+
 /// A folder that disappears with the returned value.
 ///
 /// # Panics

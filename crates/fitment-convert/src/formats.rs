@@ -138,7 +138,7 @@ pub const FORMATS: &[Format] = &[
         looked_for: "adapter_config.json of that library, beside adapter.safetensors or pytorch_adapter.bin",
         detect: adapters::detect,
         read: Some(adapters::read),
-        write: None,
+        write: Some(adapters::write),
         is_one_file: false,
         checks: Some(Checks {
             check: adapters::check,

@@ -20,7 +20,8 @@
 //! other tokens than it read them from. That is not reproduced: each token gets what its unit makes of it.
 //!
 //! The library does not save whether the projection is subtracted: NoReFT and DiReFT have the same files, and it loads
-//! both as NoReFT. [`ReadOptions::formula`](crate::ReadOptions::formula) says which it is.
+//! both as NoReFT. [`ReadOptions::formula`](crate::ReadOptions::formula) says which it is. What is written anew holds
+//! `W + P` for a DiReFT's `W`, so that the library computes it.
 //!
 //! Not here: its other methods (LoRA, IA³, bottleneck adapters, prefix tuning), which are refused by name; heads as edits.
 
@@ -32,9 +33,12 @@ mod keys;
 mod numbers;
 mod orthogonal;
 mod read;
+mod restore;
 pub mod rules;
+mod write;
 
 pub use read::read;
+pub use write::write;
 
 use crate::error::Error;
 use crate::files::Files;
