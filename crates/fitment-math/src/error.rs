@@ -85,6 +85,12 @@ pub enum Error {
         /// The norm.
         norm: f64,
     },
+    /// A matrix to approximate holds a number that is not finite.
+    #[error("the matrix holds a number that is not finite")]
+    NotFinite,
+    /// The singular values of a matrix were not found.
+    #[error("the singular values of the matrix do not converge")]
+    NoConvergence,
     /// A packed factor does not fit into memory.
     #[error("a factor of rank {rank} and width {width} is too large")]
     TooLarge {

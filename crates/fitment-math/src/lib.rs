@@ -37,6 +37,7 @@
 //! | [`norm`] | DoRA: norms along an axis, and magnitudes |
 //! | [`dense`] | dense deltas, and shares of several adapters |
 //! | [`bits`] | bit-exact changes: the codec of `bits` payloads |
+//! | `svd` | low-rank approximation of a matrix (feature `svd`; may differ between machines in its last bits) |
 //! | [`intervention`] | the map of an intervention on hidden states |
 //!
 //! # What it does not do
@@ -44,7 +45,7 @@
 //!
 //! # Features
 //! `parallel` (off by default): threads over row blocks, by rayon. `zstd` (off by default): bit-exact diffs are encoded, by
-//! the C library; without it they can only be decoded.
+//! the C library; without it they can only be decoded. `svd` (off by default): low-rank approximations, by the faer crate.
 #![warn(
     clippy::disallowed_methods,
     reason = "pure crate: no files, clock, environment, threads or fused operations"
@@ -61,6 +62,8 @@ pub mod norm;
 pub mod orthogonal;
 mod parallel;
 pub mod round;
+#[cfg(feature = "svd")]
+pub mod svd;
 mod wide;
 
 pub use error::Error;
