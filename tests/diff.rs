@@ -7,7 +7,7 @@ use fitment_core::checkpoint::{Checkpoint, CheckpointError, CheckpointSink, Memo
 use fitment_core::container::write_container;
 use fitment_core::model::{ConfigValue, Edit};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
-use fitment_diff::{Diff, Error, Form, MemorySpool, Options, diff};
+use fitment_diff::{Diff, Error, Form, LowRank, MemorySpool, Options, diff};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -263,4 +263,95 @@ fn other_shapes_are_refused_by_name_and_the_caller_may_stop() {
     );
     let error = diff(&base, &base, &Options::default(), &spool, &|_| false).unwrap_err();
     assert!(matches!(error, Error::Cancelled));
+}
+
+/// F32 of a matrix of noise.
+fn matrix(rows: u64, columns: u64, number: impl Fn(u64, u64) -> f32) -> Tensor<'static> {
+    let at = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    let bytes = at.flat_map(|(row, column)| number(row, column).to_le_bytes()).collect();
+    tensor(Dtype::F32, &[rows, columns], bytes)
+}
+
+fn low_rank_ends() -> (Vec<u8>, Vec<u8>) {
+    let wave = |row: u64, column: u64, of: f32| {
+        ((row as f32 * of).sin() + 0.3) * ((column as f32 * (of + 0.7)).cos() - 0.2)
+    };
+    // A change of rank 3, falling by a tenth each; one of full rank; a vector, a convolution, and a number that is none.
+    let change =
+        |row, column| wave(row, column, 1.1) + 0.1 * wave(row, column, 2.3) + 0.01 * wave(row, column, 4.7);
+    let rough = |row: u64, column: u64| ((row * 131 + column * 71) % 97) as f32 * 0.01;
+    let odd = |value: f32| matrix(4, 4, move |row, column| if row + column == 0 { value } else { 1.0 });
+    let base = Tensors::from([
+        ("conv".to_owned(), tensor(Dtype::BF16, &[8, 2, 3, 3], vec![0; 288])),
+        ("low".to_owned(), matrix(48, 64, rough)),
+        ("nan".to_owned(), odd(1.0)),
+        ("norm".to_owned(), noise(&[50], 0, 0)),
+        ("rough".to_owned(), matrix(40, 40, rough)),
+        ("same".to_owned(), noise(&[5, 5], 0, 0)),
+    ]);
+    let mut tuned = base.clone();
+    let mut set = |name: &str, tensor: Tensor<'static>| tuned.insert(name.to_owned(), tensor);
+    set("conv", noise(&[8, 2, 3, 3], 0, 0));
+    set("low", matrix(48, 64, |row, column| rough(row, column) + change(row, column)));
+    set("nan", odd(f32::NAN));
+    set("norm", noise(&[50], 9, 3));
+    set("rough", matrix(40, 40, |row, column| rough(row, column) + rough(column * 7 + 3, row * row)));
+    (file(&base), file(&tuned))
+}
+
+fn numbers(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)).collect()
+}
+
+#[test]
+fn matrices_are_approximated_and_say_how_far() {
+    let (base, tuned) = low_rank_ends();
+    let (base, tuned) =
+        (MemoryCheckpoint::new(&base, None).unwrap(), MemoryCheckpoint::new(&tuned, None).unwrap());
+    for (wanted, low_ranks, form) in [
+        (LowRank::Rank(3), ["lora", "lora"], Form::Bits),
+        (LowRank::Rank(1), ["lora", "lora"], Form::Add),
+        (LowRank::Error(0.2), ["lora", "lora"], Form::Bits),
+        (LowRank::Error(0.02), ["lora", "add"], Form::Add),
+        (LowRank::Rank(40), ["bits", "bits"], Form::Bits),
+    ] {
+        let options = Options { form, low_rank: Some(wanted), ..Options::default() };
+        let spool = MemorySpool::default();
+        let diff = diff(&base, &tuned, &options, &spool, &|_| true).unwrap();
+        let spooled = spool.into_bytes();
+        let bytes = fitment_core::to_bytes(&diff.adapter(&tuned, &spooled).unwrap()).unwrap();
+        let adapter = fitment_core::read(&bytes).unwrap();
+        let edit = |name: &str| {
+            adapter.edits.iter().find(|edit| edit.target().unwrap().name.as_str() == name).unwrap()
+        };
+        let whole = if form == Form::Add { "add" } else { "set" };
+        assert_eq!([edit("norm").kind(), edit("conv").kind(), edit("nan").kind()], [whole, whole, "bits"]);
+        assert_eq!(edit("low").kind(), low_ranks[0], "{wanted:?}");
+        if matches!(wanted, LowRank::Rank(_)) || low_ranks[1] == "add" {
+            assert_eq!(edit("rough").kind(), low_ranks[1], "{wanted:?}");
+        }
+        let written = applied(&adapter, &base).unwrap();
+        for (name, (_, restored)) in &written {
+            let wanted_bytes = tuned.read(name).unwrap();
+            let of_it = |edit: &&Edit<'_>| edit.target().is_some_and(|target| target.name.as_str() == name);
+            let Some(Edit::Lora(lora)) = adapter.edits.iter().find(of_it) else {
+                assert!(restored[..] == wanted_bytes[..], "{name}");
+                continue;
+            };
+            let (from, to, got) =
+                (numbers(&base.read(name).unwrap()), numbers(&wanted_bytes), numbers(restored));
+            let square =
+                |of: &dyn Fn(usize) -> f32| (0..to.len()).map(|at| f64::from(of(at)).powi(2)).sum::<f64>();
+            let relative = (square(&|at| to[at] - got[at]) / square(&|at| to[at] - from[at])).sqrt();
+            let said = lora.origin.extra["approximation"]["relative_error"].as_f64().unwrap();
+            assert!((relative - said).abs() < 1e-4, "{name}: {relative} {said}");
+            match wanted {
+                LowRank::Rank(rank) => assert_eq!(lora.rank(), rank as u64),
+                LowRank::Error(most) => assert!(said <= most, "{name}: {said}"),
+            }
+            if (name.as_str(), wanted) == ("low", LowRank::Rank(3)) {
+                assert!(said < 1e-5, "{said}");
+            }
+        }
+    }
 }

@@ -263,13 +263,15 @@ pub(crate) struct Apply {
 
 /// Make an adapter of the difference of two checkpoints
 ///
-/// Applied to BASE, the adapter gives the tensors of TUNED bit for bit. Tensors that are new, missing, or of another dtype
+/// Applied to BASE, the adapter gives the tensors of TUNED bit for bit, unless --rank or --max-error asks for an
+/// approximation. Tensors that are new, missing, or of another dtype
 /// or number of rows are told by name; unchanged ones are listed with their digest. The adapter is bound to BASE.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   fitment diff ./Llama-3.2-1B ./my-finetune -o my-finetune.fitment.safetensors
   fitment apply ./Llama-3.2-1B my-finetune.fitment.safetensors -o ./restored
-  fitment diff ./Llama-3.2-1B ./my-finetune -o delta.fitment.safetensors --as add")]
+  fitment diff ./Llama-3.2-1B ./my-finetune -o delta.fitment.safetensors --as add
+  fitment diff ./Llama-3.2-1B ./my-finetune -o lora.fitment.safetensors --rank 64")]
 pub(crate) struct Diff {
     /// Checkpoint to begin with: a Hugging Face folder or one safetensors file
     pub(crate) base: PathBuf,
@@ -281,6 +283,13 @@ pub(crate) struct Diff {
     /// How a changed tensor is told
     #[arg(long = "as", value_name = "FORM", default_value = "bits")]
     pub(crate) form: DiffForm,
+    /// Approximate matrices at this rank; vectors and the like are stored as they become, or told by --as add
+    #[arg(long, value_name = "R", conflicts_with = "max_error", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rank: Option<u32>,
+    /// Approximate matrices at the smallest rank with at most this relative error (Frobenius), such as 0.05; a matrix that
+    /// would then take more room than it has is told exactly, by --as
+    #[arg(long, value_name = "E", value_parser = relative)]
+    pub(crate) max_error: Option<f64>,
     /// Level of compression, 1 (fast) to 19
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub(crate) level: i32,
@@ -290,6 +299,12 @@ pub(crate) struct Diff {
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+fn relative(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    let is_share = value > 0.0 && value < 1.0;
+    is_share.then_some(value).ok_or_else(|| "a relative error lies between 0 and 1".to_owned())
 }
 
 /// Forms of a diff; each is exact.

@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use anyhow::anyhow;
 use fitment_convert::{FormatId, WriteOptions};
 use fitment_core::checkpoint::Checkpoint;
-use fitment_diff::{Error, Form, Options, Summary};
+use fitment_diff::{Approximated, Error, Form, LowRank, Options, Summary};
 use fitment_io::{CheckpointDir, Spool};
 use serde_json::json;
 use std::ops::Range;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Diff, console: Console) -> Run {
     let len = file.byte_len();
     fitment_io::write_file_atomic(&args.output, len, placing, &|out| Ok(file.write_to(out)?))
         .map_err(of_io)?;
-    report(args, &diff.summary, len, console)?;
+    report(args, &diff, len, console)?;
     Ok(Exit::Done)
 }
 
@@ -63,7 +63,9 @@ fn compare(
         DiffForm::Add => Form::Add,
         DiffForm::Sparse => Form::Sparse,
     };
-    let options = Options { form, level: args.level };
+    let rank = args.rank.map(|rank| LowRank::Rank(rank as usize));
+    let low_rank = rank.or(args.max_error.map(LowRank::Error));
+    let options = Options { form, level: args.level, low_rank };
     let len = |checkpoint: &CheckpointDir| -> u64 {
         let infos = checkpoint.tensors().values();
         infos.map(|info| info.shape.byte_len(info.dtype).unwrap_or(0)).sum()
@@ -93,7 +95,9 @@ fn stopped(error: Error) -> Failure {
     open::with_hint(Failure::new(exit, anyhow::Error::from(error)), hint.map(str::to_owned))
 }
 
-fn report(args: &Diff, summary: &Summary, len: u64, console: Console) -> Result<(), Failure> {
+fn report(args: &Diff, diff: &fitment_diff::Diff, len: u64, console: Console) -> Result<(), Failure> {
+    let summary = &diff.summary;
+    let approximated: Vec<(&str, Approximated)> = diff.approximated().collect();
     let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
     let (changed, size) =
         (share(summary.changed_elements, summary.elements), share(len, summary.tuned_bytes));
@@ -112,6 +116,12 @@ fn report(args: &Diff, summary: &Summary, len: u64, console: Console) -> Result<
             "tuned_bytes": summary.tuned_bytes,
             "bytes": len,
             "other_config": summary.other_config,
+            "approximated": approximated.iter().map(|(name, found)| json!({
+                "name": name,
+                "rank": found.rank,
+                "relative_error": found.relative_error,
+                "largest_error": found.largest_error,
+            })).collect::<Vec<_>>(),
         }));
     }
     if !summary.other_config.is_empty() {
@@ -126,7 +136,30 @@ fn report(args: &Diff, summary: &Summary, len: u64, console: Console) -> Result<
         summary.removed,
         100.0 * changed
     ));
+    if args.rank.is_some() || args.max_error.is_some() {
+        approximations(&approximated, summary, console);
+    }
     let size = format!("{len} bytes, {:.2} % of the tuned tensors", 100.0 * size);
     console.say(format_args!("wrote {} ({size})", args.output.display()));
     Ok(())
+}
+
+/// Each approximated matrix, and the worst of them.
+fn approximations(found: &[(&str, Approximated)], summary: &Summary, console: Console) {
+    let width = found.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, at) in found {
+        let (relative, largest) = (at.relative_error, at.largest_error);
+        console.say(format_args!(
+            "{name:<width$}  rank {:<4}  relative error {relative:.4}  largest {largest:.1e}",
+            at.rank
+        ));
+    }
+    let worst = found.iter().max_by(|(_, a), (_, b)| a.relative_error.total_cmp(&b.relative_error));
+    let worst = worst.map(|(name, at)| format!("; relative error at most {:.4} ({name})", at.relative_error));
+    console.say(format_args!(
+        "{} of {} changed tensors approximated{}, the others are exact",
+        found.len(),
+        summary.changed,
+        worst.unwrap_or_default()
+    ));
 }

@@ -9,6 +9,8 @@ use fitment_core::model::{
     Add, Base, BaseTensor, Bits, ConfigEdit, ConfigValue, Edit, Exceptions, Origin, Remove, Set, SetDtype,
     SparseSet, Target, TensorName,
 };
+#[cfg(feature = "svd")]
+use fitment_core::model::{Lora, LoraForm};
 use fitment_core::tensor::{Bytes, Dtype, Shape, ShapeFault, Tensor};
 use serde_json::Map;
 use std::borrow::Cow;
@@ -81,6 +83,8 @@ impl<'a> Sources<'a> {
                 let value = self.list(&part.name, dtype, values)?;
                 Edit::SparseSet(SparseSet { target, index, value, origin })
             }
+            #[cfg(feature = "svd")]
+            Outcome::LowRank { up, down, measured } => self.low_rank(part, target, [up, down], measured)?,
             Outcome::Add { delta, dtype: stored, exceptions } => {
                 let dims = info.map_or(&[][..], |info| info.shape.dims());
                 let value = self.spooled(&part.name, *stored, dims, delta)?;
@@ -92,6 +96,29 @@ impl<'a> Sources<'a> {
                 Edit::Add(Add { target, scale: 1.0, value, exceptions, origin })
             }
         }))
+    }
+
+    #[cfg(feature = "svd")]
+    fn low_rank(
+        &self,
+        part: &Part,
+        target: Target,
+        [up, down]: [&Range<u64>; 2],
+        measured: &crate::Approximated,
+    ) -> Result<Edit<'a>, Error> {
+        let dims = part.tuned.as_ref().map_or(&[][..], |info| info.shape.dims());
+        let side = |axis: usize| dims.get(axis).copied().unwrap_or_default();
+        let up = self.spooled(&part.name, Dtype::F32, &[side(0), measured.rank], up)?;
+        let down = self.spooled(&part.name, Dtype::F32, &[measured.rank, side(1)], down)?;
+        let errors = serde_json::json!({
+            "relative_error": measured.relative_error,
+            "largest_error": measured.largest_error,
+        });
+        let mut origin = Origin::default();
+        origin.extra.insert("approximation".to_owned(), errors);
+        let (mid, magnitude) = (None, None);
+        let form = LoraForm::Matrix;
+        Ok(Edit::Lora(Lora { target, form, transposed: false, scale: 1.0, up, down, mid, magnitude, origin }))
     }
 
     /// The tuned checkpoint's tensor.

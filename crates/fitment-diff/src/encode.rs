@@ -31,11 +31,11 @@ pub(crate) fn reshaped(base: &dyn Checkpoint, tuned: &dyn Checkpoint, name: &str
 }
 
 /// Both sides of a tensor that both checkpoints have.
-struct Pair<'p> {
-    name: &'p str,
-    info: &'p TensorInfo,
-    base: &'p [u8],
-    tuned: &'p [u8],
+pub(crate) struct Pair<'p> {
+    pub(crate) name: &'p str,
+    pub(crate) info: &'p TensorInfo,
+    pub(crate) base: &'p [u8],
+    pub(crate) tuned: &'p [u8],
 }
 
 impl Context<'_> {
@@ -74,7 +74,7 @@ impl Context<'_> {
         Ok(part)
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<Range<u64>, Error> {
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<Range<u64>, Error> {
         self.spool.put(bytes).map_err(|source| Error::Spool { name: name.to_owned(), source })
     }
 
@@ -85,6 +85,16 @@ impl Context<'_> {
         }
         let failed = |source| Error::Encode { name: pair.name.to_owned(), source };
         let changed = bits::changed(pair.info.dtype, pair.base, pair.tuned).map_err(failed)?;
+        #[cfg(feature = "svd")]
+        if let Some(wanted) = self.options.low_rank {
+            if let Some(outcome) = self.factors(pair, wanted)? {
+                return Ok((changed, outcome));
+            }
+            let is_set = pair.info.shape.dims().len() != 2 && self.options.form != Form::Add;
+            if is_set && can_be_set(pair) {
+                return Ok((changed, Outcome::Replaced));
+            }
+        }
         let readable = match self.options.form {
             Form::Bits => None,
             Form::Sparse => self.sparse(pair, changed)?,
@@ -97,7 +107,7 @@ impl Context<'_> {
             bits::encode(pair.info.dtype, pair.base, pair.tuned, self.options.level).map_err(failed)?;
         // Spec appendix D: where nothing is won, the tensor itself is of more use.
         let is_large = payload.bytes.len() as u64 * 100 > pair.tuned.len() as u64 * 95;
-        if is_large && (element(pair.info.dtype).is_none() || finite(pair.info.dtype, pair.tuned)) {
+        if is_large && can_be_set(pair) {
             return Ok((changed, Outcome::Replaced));
         }
         let payload = self.put(pair.name, &payload.bytes)?;
@@ -194,6 +204,11 @@ impl Context<'_> {
     }
 }
 
+/// A `set` holds no number that is not finite.
+fn can_be_set(pair: &Pair<'_>) -> bool {
+    element(pair.info.dtype).is_none() || finite(pair.info.dtype, pair.tuned)
+}
+
 /// Elements in arithmetic at once.
 const BLOCK: usize = 64 * 1024;
 
@@ -213,7 +228,7 @@ fn at_places(bytes: &[u8], places: &[usize], size: usize) -> Vec<u8> {
     places.iter().flat_map(|place| &bytes[place * size..(place + 1) * size]).copied().collect()
 }
 
-fn element(dtype: Dtype) -> Option<Element> {
+pub(crate) fn element(dtype: Dtype) -> Option<Element> {
     match dtype {
         Dtype::F64 => Some(Element::F64),
         Dtype::F32 => Some(Element::F32),
@@ -224,7 +239,7 @@ fn element(dtype: Dtype) -> Option<Element> {
 }
 
 /// Whether no element is NaN or infinite: what roles of numbers must keep.
-fn finite(dtype: Dtype, bytes: &[u8]) -> bool {
+pub(crate) fn finite(dtype: Dtype, bytes: &[u8]) -> bool {
     let exponent = |bytes: &[u8], mask: u16| u16::from_le_bytes([bytes[0], bytes[1]]) & mask != mask;
     match dtype {
         Dtype::BF16 => bytes.chunks_exact(2).all(|bytes| exponent(bytes, 0x7f80)),

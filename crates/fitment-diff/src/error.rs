@@ -49,6 +49,14 @@ pub enum Error {
         /// Why.
         source: fitment_math::bits::Error,
     },
+    /// A difference cannot be approximated.
+    #[error("{name}: {source}")]
+    Approximate {
+        /// The tensor.
+        name: String,
+        /// Why.
+        source: fitment_math::Error,
+    },
     /// The adapter cannot be put together.
     #[error(transparent)]
     Core(#[from] fitment_core::Error),

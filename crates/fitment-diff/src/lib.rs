@@ -9,6 +9,10 @@
 //! | [`Form::Sparse`] | `sparse_set`, where that is smaller than the tensor |
 //! | [`Form::Add`] | `add` of the difference, with exceptions where the rounded sum misses |
 //!
+//! With a rank or a largest error asked for (`LowRank`, feature `svd`), a matrix becomes `lora` with factors in F32, whose
+//! distance from the difference stands in `origin.approximation`; what is no matrix becomes `set` or `add`, and a matrix
+//! whose factors would be no smaller, or not near enough, takes its form.
+//!
 //! Whatever its form, a tensor that is not of F64, F32, F16 or BF16, or that holds a number which is not finite, becomes
 //! `bits`. Encoded tensors go to a [`Spool`], so that memory grows with the largest tensor and not with the model:
 //!
@@ -38,19 +42,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Not here: files (`fitment-io` has a spool on disk), low-rank approximation, other formats of diffs.
+//! Not here: files (`fitment-io` has a spool on disk), other formats of diffs.
 #![warn(clippy::disallowed_methods, reason = "pure crate: no files, clock, environment or threads")]
 #![forbid(unsafe_code)]
 
 mod adapter;
 mod encode;
 mod error;
+#[cfg(feature = "svd")]
+mod low_rank;
 mod parallel;
 mod part;
 mod rows;
 mod spool;
 
 pub use error::Error;
+#[cfg(feature = "svd")]
+pub use low_rank::{Approximated, LowRank};
 pub use spool::{MemorySpool, Spool};
 
 use fitment_core::checkpoint::Checkpoint;
@@ -77,11 +85,19 @@ pub struct Options {
     pub form: Form,
     /// zstd's level for bit-exact changes.
     pub level: i32,
+    /// Approximates matrices; what is not approximated stays exact, vectors and the like as `set` or `add`.
+    #[cfg(feature = "svd")]
+    pub low_rank: Option<LowRank>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { form: Form::default(), level: fitment_math::bits::LEVEL }
+        Self {
+            form: Form::default(),
+            level: fitment_math::bits::LEVEL,
+            #[cfg(feature = "svd")]
+            low_rank: None,
+        }
     }
 }
 
@@ -115,6 +131,17 @@ pub struct Diff {
     pub summary: Summary,
     parts: Vec<Part>,
     config: Vec<ConfigValue>,
+}
+
+#[cfg(feature = "svd")]
+impl Diff {
+    /// The approximated matrices, in the order of their names.
+    pub fn approximated(&self) -> impl Iterator<Item = (&str, Approximated)> {
+        self.parts.iter().filter_map(|part| match &part.outcome {
+            Outcome::LowRank { measured, .. } => Some((&*part.name, *measured)),
+            _ => None,
+        })
+    }
 }
 
 /// Compares two checkpoints; what is stored of a tensor goes to the spool, unless it can be borrowed from the tuned one.
@@ -176,6 +203,8 @@ fn summary(parts: &[Part], other_config: Vec<String>) -> Summary {
             | Outcome::Bits { .. }
             | Outcome::Sparse { .. }
             | Outcome::Add { .. } => &mut summary.changed,
+            #[cfg(feature = "svd")]
+            Outcome::LowRank { .. } => &mut summary.changed,
         };
         *count += 1;
         summary.changed_elements += part.changed_elements;

@@ -43,6 +43,12 @@ pub(crate) enum Outcome {
         positions: Dtype,
         values: Range<u64>,
     },
+    #[cfg(feature = "svd")]
+    LowRank {
+        up: Range<u64>,
+        down: Range<u64>,
+        measured: crate::Approximated,
+    },
     Add {
         delta: Range<u64>,
         dtype: Dtype,
@@ -66,6 +72,8 @@ impl Part {
             Outcome::Rows { numbers, rows, .. } => len(numbers) + len(rows),
             Outcome::Bits { payload, .. } => len(payload),
             Outcome::Sparse { index, values, .. } => len(index) + len(values),
+            #[cfg(feature = "svd")]
+            Outcome::LowRank { up, down, .. } => len(up) + len(down),
             Outcome::Add { delta, exceptions, .. } => {
                 let exceptions = exceptions.as_ref().map_or(0, |e| len(&e.index) + len(&e.values));
                 len(delta) + exceptions
