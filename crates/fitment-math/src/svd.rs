@@ -144,6 +144,9 @@ struct Scaled<'m> {
     norm: f64,
 }
 
+/// Takes the first row and the numbers of a block.
+type Take<'t> = dyn FnMut(usize, &[f32]) -> Result<(), Error> + 't;
+
 /// `U · diag(values) · Vᵀ`.
 struct Decomposed {
     left: Mat<f32>,
@@ -174,8 +177,8 @@ impl<'m> Scaled<'m> {
         Ok(scaled)
     }
 
-    /// Calls `take` with the first row and the numbers of each block.
-    fn blocks(&self, take: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>) -> Result<(), Error> {
+    /// Calls `take` for each block, in order.
+    fn blocks(&self, take: &mut Take<'_>) -> Result<(), Error> {
         if self.columns == 0 {
             return Ok(());
         }
