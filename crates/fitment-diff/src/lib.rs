@@ -24,7 +24,7 @@
 //! use std::collections::BTreeMap;
 //!
 //! let file = |numbers: [f32; 2]| {
-//!     let bytes = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+//!     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
 //!     let tensor = Tensor::owned(Dtype::F32, Shape::new(&[2]).unwrap(), bytes).unwrap();
 //!     let mut file = Vec::new();
 //!     write_container(&BTreeMap::new(), [("w".to_owned(), &tensor)], &mut file).unwrap();
@@ -149,7 +149,7 @@ impl Diff {
 /// `advance` is told how many bytes of both were just compared, from any thread, and says whether to go on.
 ///
 /// # Errors
-/// [`Error::NothingInCommon`]; [`Error::Reshaped`] for a tensor that no edit can make; [`Error::Checkpoint`] when one cannot be read;
+/// [`Error::NothingInCommon`]; [`Error::Reshaped`] for a tensor that no edit can make; [`Error::Base`] or [`Error::Tuned`] when one cannot be read;
 /// [`Error::Spool`]; [`Error::Encode`]; [`Error::Cancelled`].
 pub fn diff(
     base: &dyn Checkpoint,

@@ -42,7 +42,9 @@ fn adapters(files: &Files<'_>) -> BTreeSet<String> {
     let folder = |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
     let is_adapter = |path: &str, bytes: &[u8]| match path.rsplit('/').next() {
         Some(CONFIG) => is_config(bytes),
-        Some(WEIGHTS | PICKLE) => true,
+        // A Fitment file may have any name.
+        Some(WEIGHTS) => !fitment_core::is_fitment(bytes, bytes.len() as u64),
+        Some(PICKLE) => true,
         _ => false,
     };
     files.iter().filter(|(path, bytes)| is_adapter(path, bytes)).map(|(path, _)| folder(path)).collect()
