@@ -355,3 +355,18 @@ fn matrices_are_approximated_and_say_how_far() {
         }
     }
 }
+
+#[test]
+fn a_new_tensor_with_numbers_that_no_reader_takes_is_refused_by_name() {
+    let base = Tensors::from([("w".to_owned(), noise(&[4], 0, 0))]);
+    let mut tuned = base.clone();
+    let mask = [0.0f32, f32::NEG_INFINITY].iter().flat_map(|number| number.to_le_bytes()).collect();
+    tuned.insert("mask".to_owned(), tensor(Dtype::F32, &[2], mask));
+    let bytes = (file(&base), file(&tuned));
+    let (base, tuned) =
+        (MemoryCheckpoint::new(&bytes.0, None).unwrap(), MemoryCheckpoint::new(&bytes.1, None).unwrap());
+    let spool = MemorySpool::default();
+    let error = diff(&base, &tuned, &Options::default(), &spool, &|_| true).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { position: 1, .. }), "{error}");
+    assert!(error.to_string().starts_with("mask: element 1 is NaN or infinite"), "{error}");
+}

@@ -236,3 +236,70 @@ fn what_classes_store_and_do_not_use_is_kept_and_linked_tensors_are_one() {
     let stored = encoded.tensors.keys().filter(|name| !name.starts_with("@source"));
     assert_eq!(stored.count(), 3, "{:?}", encoded.tensors.keys());
 }
+
+#[test]
+fn a_broken_config_is_an_error_and_not_passed_over() {
+    let loaded = AdapterFiles::load(&fixture("pyreft").join("loreft_trained/adapter")).unwrap();
+    let whole: Files<'_> = loaded.iter().collect();
+    let said = ReadOptions { positions: Some("l1"), activation: Some("none"), ..ReadOptions::default() };
+    for config in
+        [&b"{\"representations\": ["[..], b"{\"representations\": []}", b"[1, 2", b"{\"a\": 1, \"a\": 2}"]
+    {
+        let mut files = whole.clone();
+        files.insert("config.json", config);
+        let error = read(&files, &said).unwrap_err();
+        assert!(error.to_string().contains("R001"), "{error}");
+    }
+    // A base model's own config is none of pyreft's: the names say what they can.
+    let mut files = whole.clone();
+    files.insert("config.json", b"{\"model_type\": \"llama\"}");
+    assert_eq!(read(&files, &said).unwrap().adapter.edits.len(), 1);
+}
+
+#[test]
+fn of_several_checkpoints_one_must_be_named() {
+    let loaded = AdapterFiles::load(&fixture("pyreft").join("checkpoint/adapter")).unwrap();
+    let mut files = Files::new();
+    for step in ["checkpoint-10", "checkpoint-9"] {
+        loaded
+            .iter()
+            .for_each(|(name, bytes)| files.insert(format!("{step}/intervenable_model/{name}"), bytes));
+    }
+    let said = ReadOptions { positions: Some("l1"), activation: Some("none"), ..ReadOptions::default() };
+    let error = read(&files, &said).unwrap_err();
+    assert!(matches!(error, Error::Ambiguous { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("--adapter"), "{error}");
+    let named = ReadOptions { adapter_name: Some("checkpoint-9/intervenable_model"), ..said };
+    let converted = read(&files, &named).unwrap();
+    assert_eq!(converted.adapter.edits.len(), 2);
+    let left: Vec<&str> = converted.losses.iter().map(fitment_convert::Loss::id).collect();
+    assert_eq!(left, ["adapter_left"]);
+}
+
+/// pyreft fails to load a folder whose config lacks a rank, or says another than the tensors have.
+#[test]
+fn a_written_config_says_the_rank_of_the_written_tensors() {
+    let vector = fs::read(fixture("gguf").join("repeng/vector.gguf")).unwrap();
+    let files: Files<'_> = [("vector.gguf", &vector[..])].into_iter().collect();
+    let adapter = read(&files, &ReadOptions::default()).unwrap().adapter;
+    let config = |adapter: &Adapter<'_>| -> Value {
+        let written = write(adapter, FormatId::Pyreft, &WriteOptions::default()).unwrap();
+        let file = written.files.iter().find(|file| file.path == "config.json").unwrap();
+        serde_json::from_slice(&bytes(file)).unwrap()
+    };
+    let found = config(&adapter);
+    assert_eq!(
+        (&found["representations"][0][4], &found["intervention_dimensions"][0]),
+        (&1.into(), &24.into())
+    );
+    // Beside a full rank there is no column left for a constant.
+    let square = AdapterFiles::load(&fixture("pyreft").join("square/adapter")).unwrap();
+    let said = ReadOptions { positions: Some("l1"), activation: Some("none"), ..ReadOptions::default() };
+    let mut full = read(&square.iter().collect(), &said).unwrap().adapter;
+    assert_eq!(config(&full)["representations"][0][4], 16);
+    if let Edit::Intervention(edit) = &mut full.edits[0] {
+        edit.up_bias.clone_from(&edit.source_bias);
+    }
+    let error = write(&full, FormatId::Pyreft, &WriteOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("17 columns"), "{error}");
+}

@@ -73,7 +73,6 @@
 mod exec;
 mod glob;
 pub mod hidden;
-mod not_finite;
 mod note;
 mod options;
 mod part;

@@ -1,6 +1,6 @@
 use crate::error::Error;
 use fitment_core::container::{Layout, write_container};
-use fitment_core::tensor::{Bytes, Tensor};
+use fitment_core::tensor::{Bytes, Dtype, Shape, Tensor};
 use fitment_torch::Archive;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -108,6 +108,11 @@ impl OutputFile<'_> {
             Content::Torch(archive) => archive.byte_len(),
         }
     }
+}
+
+/// Bytes of a source as they are kept: U8 `[n]`; `None` for more than a shape can count.
+pub(crate) fn kept_bytes(bytes: &[u8]) -> Option<Tensor<'_>> {
+    Tensor::borrowed(Dtype::U8, Shape::new(&[bytes.len() as u64]).ok()?, bytes).ok()
 }
 
 /// Whether a path stays inside the folder it is written to, on every system: what a Fitment file may carry (spec section 8).

@@ -88,11 +88,13 @@ impl<'a> Sources<'a> {
             Outcome::Add { delta, dtype: stored, exceptions } => {
                 let dims = info.map_or(&[][..], |info| info.shape.dims());
                 let value = self.spooled(&part.name, *stored, dims, delta)?;
-                let exceptions = exceptions.as_ref().map(|exceptions| {
-                    let index = self.list(&part.name, exceptions.positions, &exceptions.index)?;
-                    Ok(Exceptions { index, value: self.list(&part.name, dtype, &exceptions.values)? })
-                });
-                let exceptions = exceptions.transpose().map_err(|error: Error| error)?;
+                let exceptions = match exceptions {
+                    None => None,
+                    Some(exceptions) => Some(Exceptions {
+                        index: self.list(&part.name, exceptions.positions, &exceptions.index)?,
+                        value: self.list(&part.name, dtype, &exceptions.values)?,
+                    }),
+                };
                 Edit::Add(Add { target, scale: 1.0, value, exceptions, origin })
             }
         }))

@@ -6,8 +6,10 @@ use crate::spool::Spool;
 use crate::{Form, Options, rows};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::identity::sha256;
+use fitment_core::payload::Layout;
 use fitment_core::tensor::Dtype;
 use fitment_math::bits;
+use fitment_math::not_finite;
 use fitment_math::round::{Element, decode, encode};
 use std::ops::Range;
 
@@ -62,13 +64,15 @@ impl Context<'_> {
                     let (changed, outcome) = self.same_form(&pair)?;
                     part.changed_elements = changed;
                     outcome
-                } else if before.dtype == after.dtype {
-                    self.other_rows(&pair)?
                 } else {
-                    Outcome::Replaced
+                    storable(&pair)?;
+                    if before.dtype == after.dtype { self.other_rows(&pair)? } else { Outcome::Replaced }
                 }
             }
-            (None, Some(_), ..) => Outcome::Created,
+            (None, Some(info), _, Some(new)) => {
+                storable(&Pair { name, info, base: &[], tuned: &new })?;
+                Outcome::Created
+            }
             _ => Outcome::Removed,
         };
         Ok(part)
@@ -103,8 +107,9 @@ impl Context<'_> {
         if let Some(outcome) = readable {
             return Ok((changed, outcome));
         }
-        let payload =
-            bits::encode(pair.info.dtype, pair.base, pair.tuned, self.options.level).map_err(failed)?;
+        let layout = Layout::for_share(changed, pair.info.shape.elements());
+        let payload = bits::encode_as(layout, pair.info.dtype, pair.base, pair.tuned, self.options.level)
+            .map_err(failed)?;
         // Spec appendix D: where nothing is won, the tensor itself is of more use.
         let is_large = payload.bytes.len() as u64 * 100 > pair.tuned.len() as u64 * 95;
         if is_large && can_be_set(pair) {
@@ -118,7 +123,7 @@ impl Context<'_> {
     fn other_rows(&self, pair: &Pair<'_>) -> Result<Outcome, Error> {
         let grows = pair.tuned.len() > pair.base.len();
         let rows = usize::try_from(pair.info.shape.dims()[0]).unwrap_or(usize::MAX);
-        if !grows || element(pair.info.dtype).is_none() {
+        if !grows || Element::of(pair.info.dtype).is_none() {
             return Ok(Outcome::Replaced);
         }
         let row = pair.tuned.len() / rows.max(1);
@@ -137,7 +142,7 @@ impl Context<'_> {
     }
 
     fn sparse(&self, pair: &Pair<'_>, changed: u64) -> Result<Option<Outcome>, Error> {
-        let Some(element) = element(pair.info.dtype) else { return Ok(None) };
+        let Some(element) = Element::of(pair.info.dtype) else { return Ok(None) };
         let (positions, width) = positions(pair.info);
         let size = element.size();
         if changed.saturating_mul((width + size) as u64) >= pair.tuned.len() as u64 {
@@ -155,7 +160,7 @@ impl Context<'_> {
 
     /// `Δ` in F32 (F64 for F64), and what the rounded sum misses.
     fn add(&self, pair: &Pair<'_>) -> Result<Option<Outcome>, Error> {
-        let Some(element) = element(pair.info.dtype) else { return Ok(None) };
+        let Some(element) = Element::of(pair.info.dtype) else { return Ok(None) };
         if !finite(pair.info.dtype, pair.base) || !finite(pair.info.dtype, pair.tuned) {
             return Ok(None);
         }
@@ -206,7 +211,14 @@ impl Context<'_> {
 
 /// A `set` holds no number that is not finite.
 fn can_be_set(pair: &Pair<'_>) -> bool {
-    element(pair.info.dtype).is_none() || finite(pair.info.dtype, pair.tuned)
+    Element::of(pair.info.dtype).is_none() || finite(pair.info.dtype, pair.tuned)
+}
+
+/// Only a change of bits can tell a number that is not finite: a stored weight is refused wherever it is read (E012).
+fn storable(pair: &Pair<'_>) -> Result<(), Error> {
+    let name = || pair.name.to_owned();
+    let fault = |position| Error::NotFinite { name: name(), position };
+    not_finite::first(pair.info.dtype, pair.tuned).map_or(Ok(()), |position| Err(fault(position)))
 }
 
 /// Elements in arithmetic at once.
@@ -228,24 +240,7 @@ fn at_places(bytes: &[u8], places: &[usize], size: usize) -> Vec<u8> {
     places.iter().flat_map(|place| &bytes[place * size..(place + 1) * size]).copied().collect()
 }
 
-pub(crate) fn element(dtype: Dtype) -> Option<Element> {
-    match dtype {
-        Dtype::F64 => Some(Element::F64),
-        Dtype::F32 => Some(Element::F32),
-        Dtype::F16 => Some(Element::F16),
-        Dtype::BF16 => Some(Element::Bf16),
-        _ => None,
-    }
-}
-
 /// Whether no element is NaN or infinite: what roles of numbers must keep.
 pub(crate) fn finite(dtype: Dtype, bytes: &[u8]) -> bool {
-    let exponent = |bytes: &[u8], mask: u16| u16::from_le_bytes([bytes[0], bytes[1]]) & mask != mask;
-    match dtype {
-        Dtype::BF16 => bytes.chunks_exact(2).all(|bytes| exponent(bytes, 0x7f80)),
-        Dtype::F16 => bytes.chunks_exact(2).all(|bytes| exponent(bytes, 0x7c00)),
-        Dtype::F32 => bytes.chunks_exact(4).all(|bytes| exponent(&bytes[2..], 0x7f80)),
-        Dtype::F64 => bytes.chunks_exact(8).all(|bytes| exponent(&bytes[6..], 0x7ff0)),
-        _ => true,
-    }
+    not_finite::first(dtype, bytes).is_none()
 }

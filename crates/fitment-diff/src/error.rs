@@ -17,6 +17,16 @@ pub enum Error {
         /// In the tuned checkpoint.
         tuned: Shape,
     },
+    /// A tensor that must be stored as it is holds a number that no reader takes.
+    #[error(
+        "{name}: element {position} is NaN or infinite in the tuned checkpoint; the tensor is new or resized, and would be stored as it is"
+    )]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// Flat position of the element.
+        position: usize,
+    },
     /// Both have tensors, and none of one name.
     #[error(
         "the base and the tuned checkpoint have no tensor in common: {base:?} is only in the base, {tuned:?} only in the other"

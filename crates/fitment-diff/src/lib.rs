@@ -149,7 +149,7 @@ impl Diff {
 /// `advance` is told how many bytes of both were just compared, from any thread, and says whether to go on.
 ///
 /// # Errors
-/// [`Error::NothingInCommon`]; [`Error::Reshaped`] for a tensor that no edit can make; [`Error::Base`] or [`Error::Tuned`] when one cannot be read;
+/// [`Error::NothingInCommon`]; [`Error::NotFinite`]; [`Error::Reshaped`] for a tensor that no edit can make; [`Error::Base`] or [`Error::Tuned`] when one cannot be read;
 /// [`Error::Spool`]; [`Error::Encode`]; [`Error::Cancelled`].
 pub fn diff(
     base: &dyn Checkpoint,

@@ -1,6 +1,6 @@
 //! Matrices whose difference is approximated by two factors.
 
-use crate::encode::{Context, Pair, element, finite};
+use crate::encode::{Context, Pair, finite};
 use crate::error::Error;
 use crate::part::Outcome;
 use fitment_core::tensor::Dtype;
@@ -65,7 +65,7 @@ impl Context<'_> {
     /// Factors in F32; `None` for what is no matrix of finite numbers, and where the factors are no smaller than the tensor or
     /// not near enough.
     pub(crate) fn factors(&self, pair: &Pair<'_>, wanted: LowRank) -> Result<Option<Outcome>, Error> {
-        let (Some(element), &[rows, columns]) = (element(pair.info.dtype), pair.info.shape.dims()) else {
+        let (Some(element), &[rows, columns]) = (Element::of(pair.info.dtype), pair.info.shape.dims()) else {
             return Ok(None);
         };
         if !finite(pair.info.dtype, pair.base) || !finite(pair.info.dtype, pair.tuned) {

@@ -36,6 +36,7 @@
 //! | [`conv`] | the same for convolutions, with or without a core |
 //! | [`norm`] | DoRA: norms along an axis, and magnitudes |
 //! | [`dense`] | dense deltas, and shares of several adapters |
+//! | [`not_finite`] | the first NaN or infinity of a tensor |
 //! | [`bits`] | bit-exact changes: the codec of `bits` payloads |
 //! | `svd` | low-rank approximation of a matrix (feature `svd`; may differ between machines in its last bits) |
 //! | [`intervention`] | the map of an intervention on hidden states |
@@ -59,6 +60,7 @@ mod error;
 pub mod intervention;
 pub mod lowrank;
 pub mod norm;
+pub mod not_finite;
 pub mod orthogonal;
 mod parallel;
 pub mod round;

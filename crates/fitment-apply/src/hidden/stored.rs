@@ -6,17 +6,6 @@ use fitment_math::intervention::{Formula, Map};
 use fitment_math::ndarray::{ArrayView1, ArrayView2};
 use fitment_math::round::{Element, decode};
 
-/// The format of a dtype, where there is arithmetic on it.
-pub(super) fn element(dtype: Dtype) -> Option<Element> {
-    match dtype {
-        Dtype::F64 => Some(Element::F64),
-        Dtype::F32 => Some(Element::F32),
-        Dtype::F16 => Some(Element::F16),
-        Dtype::BF16 => Some(Element::Bf16),
-        _ => None,
-    }
-}
-
 /// A role decoded to f32.
 struct Role {
     numbers: Vec<f32>,
@@ -29,7 +18,7 @@ impl Role {
         let dims: Vec<usize> =
             tensor.dims().iter().map(|extent| usize::try_from(*extent)).collect::<Result<_, _>>().ok()?;
         let mut numbers = vec![0.0_f32; usize::try_from(tensor.elements()).ok()?];
-        decode(element(tensor.dtype())?, tensor.bytes(), &mut numbers).ok()?;
+        decode(Element::of(tensor.dtype())?, tensor.bytes(), &mut numbers).ok()?;
         Some(Self { numbers, dims })
     }
 
@@ -56,7 +45,7 @@ pub(super) fn map(edit: &Intervention<'_>, weight: f64, widths: (usize, usize)) 
     }
     let matrix = |name: &str| roles.get(name).and_then(Role::matrix);
     let vector = |name: &str| roles.get(name).map(|role| ArrayView1::from(&role.numbers[..]));
-    let source = edit.source_weight.as_ref().and_then(|weight| element(weight.dtype()));
+    let source = edit.source_weight.as_ref().and_then(|weight| Element::of(weight.dtype()));
     let formula = Formula {
         width: widths.0,
         input_width: widths.1,

@@ -1,7 +1,7 @@
 //! Stored weights that are NaN or infinite.
 
-use crate::not_finite;
 use fitment_core::model::Edit;
+use fitment_math::not_finite;
 use std::collections::BTreeSet;
 
 /// Remembers which stored tensors were looked at, for several edits may share one.

@@ -3,14 +3,12 @@
 use super::config::Config;
 use super::inspect::{Projection, Unit};
 use super::keys::{self, Part};
-use super::numbers::widened;
-use super::orthogonal;
+use crate::orthogonal;
 use fitment_core::model::{
     FirstLast, Group, Intervention, ModuleSite, Origin, Overlap, Phase, Positions, Rounding, Select,
     ShortPrompt, Site, SiteComponent,
 };
 use fitment_core::tensor::{Dtype, Tensor};
-use fitment_math::orthogonal::departure;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest departure of `UᵀU` from the identity with which `U` is called orthonormal (spec section 5.6), with some room.
@@ -74,7 +72,7 @@ fn intervention<'a>(
 ) -> Option<Intervention<'a>> {
     let (projection, is_plain) = match &unit.projection {
         Projection::Plain(plain) => (plain.clone(), true),
-        Projection::Orthogonal { original, base } => (orthogonal::weight(original, base)?, false),
+        Projection::Orthogonal { original, base } => (orthogonal::weight(original, Some(base))?, false),
     };
     let up = projection.transposed()?;
     // Encoder and decoder number their layers alike.
@@ -96,7 +94,7 @@ fn intervention<'a>(
     Some(Intervention {
         activation: config.activation,
         subtract: formula == Formula::Subtracted,
-        orthonormal: !is_plain && is_orthonormal(&up),
+        orthonormal: !is_plain && orthogonal::departure(&up).is_some_and(|far| far <= ORTHONORMAL),
         // The library computes in the dtype of its tensors, step by step, as pyreft's NoReFT does.
         rounding: if one_dtype && is_half { Rounding::Noreft } else { Rounding::F32 },
         up: Some(up),
@@ -122,11 +120,4 @@ fn positions(unit: &Unit<'_>, config: &Config) -> Positions {
         group,
     };
     Positions { phase: Phase::EveryForward, select: Select::FirstLast(rule) }
-}
-
-/// Whether the columns of `[d, r]` are orthonormal.
-fn is_orthonormal(up: &Tensor<'_>) -> bool {
-    let columns = up.dims().last().and_then(|extent| usize::try_from(*extent).ok());
-    let (Some(values), Some(columns)) = (widened(up), columns) else { return false };
-    departure(&values, columns) <= ORTHONORMAL
 }

@@ -3,6 +3,7 @@
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
+use crate::several;
 use fitment_core::container::{Profile, read_header};
 use fitment_core::tensor::Tensor;
 use fitment_core::{Finding, json};
@@ -62,7 +63,7 @@ fn is_config(bytes: &[u8]) -> bool {
 /// [`Error::Ambiguous`] when the folder holds several and none is named, or not the one that is.
 pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<Folder<'a>, Error> {
     let mut folders = adapters(files);
-    let prefix = choose(&folders, adapter_name)?;
+    let prefix = several::choose(&folders, adapter_name)?;
     folders.remove(&prefix);
     let mut folder = Folder { others: folders.into_iter().collect(), prefix, ..Folder::default() };
     let file = |name: &str| {
@@ -87,29 +88,6 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
         }
     }
     Ok(folder)
-}
-
-fn choose(folders: &BTreeSet<String>, adapter_name: Option<&str>) -> Result<String, Error> {
-    let wanted = adapter_name.map(|name| match name {
-        "default" => String::new(),
-        name => format!("{}/", name.trim_end_matches('/')),
-    });
-    match (wanted, folders.first()) {
-        (Some(wanted), _) if folders.contains(&wanted) => return Ok(wanted),
-        (None, None) => return Ok(String::new()),
-        (None, Some(first)) if first.is_empty() || folders.len() == 1 => return Ok(first.clone()),
-        _ => {}
-    }
-    let name = |folder: &String| match folder.trim_end_matches('/') {
-        "" => "default".to_owned(),
-        name => name.to_owned(),
-    };
-    let shown = folders.iter().map(name).collect::<Vec<_>>().join(", ");
-    Err(Error::Ambiguous {
-        what: adapter_name.map_or("which adapter".to_owned(), |name| format!("adapter {name}")),
-        reason: format!("the folder holds {shown}"),
-        hint: format!("name one with --adapter: {shown}"),
-    })
 }
 
 /// Reads a torch file: as data, nothing in it is run.

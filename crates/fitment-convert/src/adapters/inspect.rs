@@ -3,7 +3,8 @@
 use super::config::{self, Config, Parsed};
 use super::folder::{CONFIG, Folder};
 use super::keys::{self, Part};
-use super::{orthogonal, rules};
+use super::rules;
+use crate::orthogonal;
 use fitment_core::Finding;
 use fitment_core::tensor::{Dtype, Tensor};
 use std::collections::{BTreeMap, BTreeSet};

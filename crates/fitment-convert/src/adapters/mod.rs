@@ -30,8 +30,6 @@ mod edits;
 mod folder;
 mod inspect;
 mod keys;
-mod numbers;
-mod orthogonal;
 mod read;
 mod restore;
 pub mod rules;

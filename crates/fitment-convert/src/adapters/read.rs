@@ -3,11 +3,10 @@ use super::folder::{self, CONFIG, Folder, TORCH};
 use super::inspect::{Inspected, Projection, Unit, inspect};
 use super::{keys, rules};
 use crate::error::{Error, one_line};
-use crate::files::{Files, is_safe_path};
+use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{About, Base, Edit, KeptTensor, Source, SourceFile};
-use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_core::{Adapter, Severity};
 
 /// Reads a ReFT: an intervention for each unit that acts on some token.
@@ -109,14 +108,12 @@ fn carried<'a>(
             continue;
         }
         let name = path.strip_prefix(&*folder.prefix);
-        match bytes(data).filter(|_| name.is_some_and(is_safe_path) && (keep_files || name == Some(CONFIG))) {
+        match kept_bytes(data)
+            .filter(|_| name.is_some_and(is_safe_path) && (keep_files || name == Some(CONFIG)))
+        {
             Some(data) => kept.push(SourceFile { path: name.unwrap_or(path).to_owned(), data }),
             None => losses.push(Loss::FileLeft { path: path.to_owned() }),
         }
     }
     kept
-}
-
-fn bytes(bytes: &[u8]) -> Option<Tensor<'_>> {
-    Tensor::borrowed(Dtype::U8, Shape::new(&[bytes.len() as u64]).ok()?, bytes).ok()
 }

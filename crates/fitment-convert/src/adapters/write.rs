@@ -1,11 +1,11 @@
 use super::folder::{CONFIG, PICKLE};
 use super::keys::{self, Part};
-use super::numbers::{narrowed, transposed, widened};
 use super::restore::restore;
 use crate::architectures::Architecture;
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
+use crate::numbers::{narrowed, transposed, widened};
 use crate::tying::model_type;
 use crate::write::{WriteOptions, Written};
 use fitment_core::model::{

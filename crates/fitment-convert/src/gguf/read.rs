@@ -1,7 +1,7 @@
 use super::container::{self, Container};
 use super::{control, rules};
 use crate::error::Error;
-use crate::files::{Files, is_safe_path};
+use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{
@@ -70,13 +70,11 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     };
     let path = file(files).map_or("", |(path, _)| path);
     let (others, losses) = others(files, path, options.keep_files);
-    let head = bytes(container.head)?;
     let name = if is_safe_path(path) { path } else { "control_vector.gguf" };
-    let mut kept = vec![SourceFile { path: format!("{name}{HEAD}"), data: head }];
-    if !container.tail.is_empty() {
-        kept.push(SourceFile { path: format!("{name}{TAIL}"), data: bytes(container.tail)? });
-    }
-    kept.extend(others);
+    let parts =
+        [(HEAD, container.head), (TAIL, container.tail)].into_iter().filter(|(_, part)| !part.is_empty());
+    let part = |(end, part)| Some(SourceFile { path: format!("{name}{end}"), data: kept_bytes(part)? });
+    let kept = parts.filter_map(part).chain(others).collect();
     let hint = container.get(control::MODEL_HINT).and_then(|value| value.as_text());
     let adapter = Adapter {
         base: Base {
@@ -92,17 +90,11 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     Ok(Converted { adapter, losses, findings })
 }
 
-fn bytes(bytes: &[u8]) -> Result<Tensor<'_>, Error> {
-    let invalid = |source| fitment_core::Error::Shape { name: "source".to_owned(), source };
-    let shape = Shape::new(&[bytes.len() as u64]).map_err(invalid)?;
-    Ok(Tensor::borrowed(Dtype::U8, shape, bytes).map_err(invalid)?)
-}
-
 /// Files beside the GGUF file.
 fn others<'a>(files: &Files<'a>, path: &str, keep: bool) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
     let (mut kept, mut losses) = (Vec::new(), Vec::new());
     for (other, data) in files.iter().filter(|(other, _)| *other != path) {
-        match bytes(data).ok().filter(|_| keep && is_safe_path(other)) {
+        match kept_bytes(data).filter(|_| keep && is_safe_path(other)) {
             Some(data) => kept.push(SourceFile { path: other.to_owned(), data }),
             None => losses.push(Loss::FileLeft { path: other.to_owned() }),
         }

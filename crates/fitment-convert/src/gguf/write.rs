@@ -6,10 +6,11 @@ use super::{Container, Entry};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
+use crate::numbers::widened;
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
 use fitment_core::model::{Edit, Intervention, Phase, Positions, Select, Site, SiteComponent};
-use fitment_core::tensor::{Bytes, Dtype, Tensor};
+use fitment_core::tensor::{Bytes, Dtype};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -96,19 +97,6 @@ fn constant<'e, 'a>(edit: &'e Edit<'a>) -> Result<(u64, &'e Intervention<'a>), &
         return Err("a control vector is F32, F16 or BF16");
     }
     Ok((layer, intervention))
-}
-
-fn widened(tensor: &Tensor<'_>) -> Option<Vec<f64>> {
-    let bytes = tensor.bytes();
-    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-    match tensor.dtype() {
-        Dtype::F32 => Some(
-            bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect(),
-        ),
-        Dtype::F16 => Some(pairs().map(|b| half::f16::from_le_bytes(b).to_f64()).collect()),
-        Dtype::BF16 => Some(pairs().map(|b| half::bf16::from_le_bytes(b).to_f64()).collect()),
-        _ => None,
-    }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the one rounding to the format's dtype")]

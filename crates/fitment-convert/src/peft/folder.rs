@@ -3,6 +3,7 @@
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
+use crate::several;
 use fitment_core::Finding;
 use fitment_core::container::{Profile, read_header};
 use fitment_core::json;
@@ -89,7 +90,7 @@ fn has_lora_keys(bytes: &[u8]) -> bool {
 /// [`Error::Ambiguous`] when the folder holds several and none is named, or not the one that is.
 pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<Folder<'a>, Error> {
     let mut folders = adapters(files);
-    let prefix = choose(&folders, adapter_name)?;
+    let prefix = several::choose(&folders, adapter_name)?;
     folders.remove(&prefix);
     let mut folder = Folder { others: folders.into_iter().collect(), prefix, ..Folder::default() };
     let file = |name: &str| files.get(&format!("{}{name}", folder.prefix));
@@ -117,38 +118,6 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
         }
     }
     Ok(folder)
-}
-
-fn choose(folders: &BTreeSet<String>, adapter_name: Option<&str>) -> Result<String, Error> {
-    let shown = || {
-        let names = folders.iter().map(|folder| match folder.trim_end_matches('/') {
-            "" => "default",
-            name => name,
-        });
-        names.collect::<Vec<_>>().join(", ")
-    };
-    let ambiguous = |what: String, reason: String| {
-        let hint = format!("name one with --adapter: {}", shown());
-        Err(Error::Ambiguous { what, reason, hint })
-    };
-    if let Some(name) = adapter_name {
-        let wanted = format!("{}/", name.trim_end_matches('/'));
-        if folders.contains(&wanted) {
-            return Ok(wanted);
-        }
-        if name == "default" && (folders.contains("") || folders.is_empty()) {
-            return Ok(String::new());
-        }
-        return ambiguous(format!("adapter {name}"), format!("the folder holds {}", shown()));
-    }
-    // PEFT loads the root when it is given this folder.
-    if folders.contains("") || folders.is_empty() {
-        return Ok(String::new());
-    }
-    match folders.iter().next() {
-        Some(only) if folders.len() == 1 => Ok(only.clone()),
-        _ => ambiguous("which adapter".to_owned(), format!("the folder holds several: {}", shown())),
-    }
 }
 
 fn read_shards<'a>(folder: &mut Folder<'a>, files: &Files<'a>, index: &'a [u8]) {

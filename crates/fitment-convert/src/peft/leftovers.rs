@@ -1,12 +1,11 @@
 //! The other files of an adapter's folder: carried along, or listed as left out.
 
 use super::folder::{CONFIG, Folder, INDEX};
-use crate::files::{Files, is_safe_path};
+use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::json;
 use fitment_core::model::SourceFile;
-use fitment_core::tensor::{Dtype, Shape, Tensor};
 use serde_json::Value;
 
 /// Bytes of a tokenizer that is looked into: the largest in use hold about 40 MB.
@@ -57,8 +56,7 @@ fn is_other(path: &str, folder: &Folder<'_>) -> bool {
 }
 
 fn source_file<'a>(path: &str, bytes: &'a [u8]) -> Option<SourceFile<'a>> {
-    let shape = Shape::new(&[bytes.len() as u64]).ok()?;
-    Some(SourceFile { path: path.to_owned(), data: Tensor::borrowed(Dtype::U8, shape, bytes).ok()? })
+    Some(SourceFile { path: path.to_owned(), data: kept_bytes(bytes)? })
 }
 
 fn left(path: &str, bytes: &[u8], base: Option<&dyn Checkpoint>) -> Loss {

@@ -1,10 +1,10 @@
 //! The six classes of pyreft 0.1.0 by the tensors of their files, and what each computes in the words of the model.
 
-use super::rotation;
 use super::rules;
+use crate::orthogonal;
 use fitment_core::Finding;
 use fitment_core::model::{Intervention, Rounding};
-use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_core::tensor::Tensor;
 use std::collections::BTreeMap;
 
 pub(super) type Tensors<'a> = BTreeMap<String, Tensor<'a>>;
@@ -110,9 +110,9 @@ impl Class {
         edit.subtract = matches!(self, Class::Loreft | Class::Noreft | Class::Consreft);
         check_shapes(edit).map_err(wrong)?;
         if !matches!(self, Class::Noreft | Class::Nodireft) {
-            let far = edit.up.as_ref().map_or(0.0, rotation::departure);
-            edit.orthonormal = far <= 1e-4;
-            if !edit.orthonormal {
+            let far = edit.up.as_ref().and_then(orthogonal::departure);
+            edit.orthonormal = far.is_some_and(|far| far <= orthogonal::TOLERANCE);
+            if let Some(far) = far.filter(|_| !edit.orthonormal) {
                 let message = format!("its columns depart from orthonormal ones by {far:.1e}");
                 findings.push(Finding::new(&rules::R_ORTHONORMAL, file, message));
             }
@@ -131,12 +131,19 @@ impl Class {
 fn rotated<'a>(tensors: &Tensors<'a>, file: &str) -> Result<Tensor<'a>, Finding> {
     let original = tensors.get("rotate_layer.parametrizations.weight.original");
     let base = tensors.get("rotate_layer.parametrizations.weight.0.base");
-    let fault = |message: &str| Finding::new(&rules::R_SHAPES, file, message.to_owned());
-    let original = original.ok_or_else(|| fault("there is no parametrised rotation"))?;
-    let (dims, values) = rotation::rebuild(original, base).map_err(|message| fault(&message))?;
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let shape = Shape::new(&dims).map_err(|error| fault(&error.to_string()))?;
-    Tensor::owned(Dtype::F32, shape, bytes).map_err(|error| fault(&error.to_string()))
+    let shape = |tensor: Option<&Tensor<'_>>| {
+        tensor.map_or("none".to_owned(), |tensor| format!("{} {}", tensor.dtype(), tensor.shape()))
+    };
+    let rotation = original.and_then(|original| orthogonal::weight(original, base));
+    rotation.ok_or_else(|| {
+        let message = format!(
+            "its rotation cannot be rebuilt of `original` {} and `base` {}: a base is square, and a square rotation has at most {} rows",
+            shape(original),
+            shape(base),
+            orthogonal::MAX_SQUARE
+        );
+        Finding::new(&rules::R_SHAPES, file, message)
+    })
 }
 
 fn check_shapes(edit: &Intervention<'_>) -> Result<(), String> {

@@ -3,7 +3,9 @@
 use super::class::{Class, Tensors};
 use super::place::{PREFIX, Place, SUFFIX};
 use super::rules;
+use crate::error::Error;
 use crate::files::Files;
+use crate::several;
 use fitment_core::Finding;
 use fitment_core::json;
 use fitment_core::model::Site;
@@ -29,6 +31,8 @@ pub(super) struct Member<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Folder<'a> {
     pub(super) prefix: String,
+    /// The folders beside it.
+    pub(super) others: Vec<String>,
     pub(super) config: Option<&'a [u8]>,
     pub(super) members: Vec<Member<'a>>,
     /// Paths of all files that were read.
@@ -49,39 +53,52 @@ pub(super) fn is_there(files: &Files<'_>) -> bool {
     files.iter().any(|(path, _)| is_intervention(path))
 }
 
-pub(super) fn open<'a>(files: &Files<'a>) -> Folder<'a> {
-    let mut folder = Folder::default();
-    let Some(first) = files.iter().map(|(path, _)| path).find(|path| is_intervention(path)) else {
-        folder.findings.push(Finding::new(&rules::R_FILE_MISSING, "", "there is no intkey_….bin"));
-        return folder;
-    };
-    folder.prefix = split(first).0.to_owned();
+/// Opens the folder that is meant: a run has one for each checkpoint.
+///
+/// # Errors
+/// [`Error::Ambiguous`] when there are several and none is named, or not the one that is.
+pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<Folder<'a>, Error> {
+    let interventions = files.iter().map(|(path, _)| path).filter(|path| is_intervention(path));
+    let mut folders: BTreeSet<String> = interventions.map(|path| split(path).0.to_owned()).collect();
+    let prefix = several::choose(&folders, adapter_name)?;
+    folders.remove(&prefix);
+    let mut folder = Folder { prefix, others: folders.into_iter().collect(), ..Folder::default() };
     let inside = files.iter().filter(|(path, _)| is_intervention(path) && split(path).0 == folder.prefix);
     let mut left: BTreeMap<String, &'a [u8]> =
         inside.map(|(path, bytes)| (split(path).1.to_owned(), bytes)).collect();
+    if left.is_empty() {
+        folder.findings.push(Finding::new(&rules::R_FILE_MISSING, "", "there is no intkey_….bin"));
+        return Ok(folder);
+    }
     folder.used = left.keys().map(|name| format!("{}{name}", folder.prefix)).collect();
     let config = format!("{}{CONFIG}", folder.prefix);
-    // A base model's config may lie there as well.
-    let parsed = files.get(&config).and_then(|bytes| Some((bytes, json::parse(bytes).ok()?)));
-    let parsed = parsed.filter(|(_, config)| config.get("representations").is_some());
-    match parsed {
-        Some((bytes, value)) => {
+    match files.get(&config).map(|bytes| (bytes, json::parse(bytes))) {
+        Some((_, Err(fault))) => {
+            folder.findings.push(Finding::new(&rules::R_CONFIG, config, fault.to_string()));
+            return Ok(folder);
+        }
+        // The config of a base model may lie there instead.
+        Some((bytes, Ok(value))) if value.get("representations").is_some() => {
             folder.config = Some(bytes);
             folder.used.insert(config);
             folder.by_config(&value, &mut left);
         }
-        None => folder.by_names(&mut left),
+        Some((_, Ok(_))) | None => folder.by_names(&mut left),
     }
     for name in left.keys() {
         let message = "the config has no representation for it";
         folder.findings.push(Finding::new(&rules::R_FILE_EXTRA, name.clone(), message));
     }
-    folder
+    Ok(folder)
 }
 
 impl<'a> Folder<'a> {
     fn by_config(&mut self, config: &Value, left: &mut BTreeMap<String, &'a [u8]>) {
         let list = |key: &str| config.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        if list("representations").is_empty() {
+            let message = "`representations` is no list, or an empty one";
+            self.findings.push(Finding::new(&rules::R_CONFIG, CONFIG, message));
+        }
         let types = config.get("intervention_types");
         let mut seen: BTreeMap<[String; 2], u64> = BTreeMap::new();
         for (index, representation) in list("representations").iter().enumerate() {

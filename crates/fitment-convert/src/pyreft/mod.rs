@@ -22,7 +22,6 @@ mod class;
 mod folder;
 mod place;
 mod read;
-mod rotation;
 pub mod rules;
 mod said;
 mod write;
@@ -42,7 +41,7 @@ pub fn detect(files: &Files<'_>) -> bool {
 /// Every breach of [`rules`] that the files show, and those of torch files.
 ///
 /// # Errors
-/// None: the signature is that of all formats.
-pub fn check(files: &Files<'_>, _: Option<&str>) -> Result<Vec<Finding>, Error> {
-    Ok(folder::open(files).findings)
+/// [`Error::Ambiguous`] when there are several folders and `adapter_name` names none of them.
+pub fn check(files: &Files<'_>, adapter_name: Option<&str>) -> Result<Vec<Finding>, Error> {
+    Ok(folder::open(files, adapter_name)?.findings)
 }

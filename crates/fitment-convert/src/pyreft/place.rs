@@ -143,7 +143,9 @@ impl Place {
         if let Some(component) = SiteComponent::from_name(&self.component) {
             return Ok(Site::Layer { layer: self.layer, component });
         }
-        let path = self.component.replace('[', ".").replace(']', "");
+        // A PEFT model calls what it wraps `base_model.model`.
+        let path = self.component.strip_prefix("base_model.model.").unwrap_or(&self.component);
+        let path = path.replace('[', ".").replace(']', "");
         let is_path = path.contains('.');
         match ModuleSite::new(path) {
             Ok(module) if is_path => Ok(Site::Module(module)),
@@ -193,6 +195,25 @@ mod tests {
         let (path, _) = Place::of_name("comp.model.layers[2].output.unit.pos.nunit.1#0").expect("a name");
         assert_eq!(path.component, "model.layers[2].output");
         assert!(Place::of_name("layer_x_unit_pos").is_none());
+    }
+
+    #[test]
+    fn paths_are_those_of_the_model_itself() {
+        let place = |component: &str| Place {
+            layer: 0,
+            component: component.to_owned(),
+            unit: "pos".to_owned(),
+            units: 1,
+            rank: None,
+            subspaces: false,
+        };
+        let site = |component: &str| place(component).site("file").map(|site| site.to_string()).ok();
+        assert_eq!(site("model.layers[15].output").as_deref(), Some("model.layers.15.output"));
+        assert_eq!(
+            site("base_model.model.model.layers[15].output").as_deref(),
+            Some("model.layers.15.output")
+        );
+        assert_eq!(site("block_outputs"), None);
     }
 
     #[test]

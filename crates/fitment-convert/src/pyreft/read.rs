@@ -3,11 +3,11 @@ use super::folder::{self, CONFIG, Folder, Member};
 use super::rules;
 use super::said::{Said, missing};
 use crate::error::Error;
-use crate::files::{Files, is_safe_path};
+use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{Base, Edit, Intervention, KeptTensor, Positions, Source, SourceFile};
-use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_core::tensor::Tensor;
 use fitment_core::{Adapter, Finding, Severity};
 
 /// Reads a folder: an intervention for each file, in the order of the config.
@@ -17,7 +17,7 @@ use fitment_core::{Adapter, Finding, Severity};
 /// what the folder does not.
 pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let said = Said::of(options)?;
-    let mut folder = folder::open(files);
+    let mut folder = folder::open(files, options.adapter_name)?;
     let mut findings = std::mem::take(&mut folder.findings);
     if let Some(other) = findings.iter().find(|finding| finding.code == rules::R_UNSUPPORTED.code) {
         return Err(Error::Unsupported {
@@ -47,7 +47,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     }
     fail_on_errors(&mut findings)?;
     share(&mut edits);
-    let (source_files, losses) = carried(files, &folder, options.keep_files)?;
+    let (source_files, losses) = carried(files, &folder, options.keep_files);
     let source = Source {
         format: "pyreft".to_owned(),
         weights: Some("torch".to_owned()),
@@ -107,50 +107,44 @@ fn share(edits: &mut [Intervention<'_>]) {
     for later in 1..edits.len() {
         let (before, rest) = edits.split_at_mut(later);
         let later = &mut rest[0];
-        let roles = |edit: &Intervention<'_>| {
-            edit.tensors()
-                .into_iter()
-                .map(|(role, t)| (role, t.dtype(), t.dims().to_vec(), t.bytes().to_vec()))
-                .collect::<Vec<_>>()
-        };
-        let ours = roles(later);
-        if let Some(same) = before.iter().find(|edit| roles(edit) == ours) {
-            later.up.clone_from(&same.up);
-            later.source_weight.clone_from(&same.source_weight);
-            later.source_bias.clone_from(&same.source_bias);
-            later.proj_bias.clone_from(&same.proj_bias);
-        }
+        let Some(same) = before.iter().find(|edit| same_tensors(edit, later)) else { continue };
+        later.up.clone_from(&same.up);
+        later.source_weight.clone_from(&same.source_weight);
+        later.source_bias.clone_from(&same.source_bias);
+        later.proj_bias.clone_from(&same.proj_bias);
     }
 }
 
-/// The config, and with `keep` every other file; what is left out otherwise.
-fn carried<'a>(
-    files: &Files<'a>,
-    folder: &Folder<'a>,
-    keep: bool,
-) -> Result<(Vec<SourceFile<'a>>, Vec<Loss>), Error> {
-    let (mut kept, mut losses) = (Vec::new(), Vec::new());
-    let mut keep_file = |path: &str, bytes: &'a [u8]| -> Result<(), Error> {
-        let invalid = |source| fitment_core::Error::Shape { name: path.to_owned(), source };
-        let shape = Shape::new(&[bytes.len() as u64]).map_err(invalid)?;
-        let data = Tensor::borrowed(Dtype::U8, shape, bytes).map_err(invalid)?;
-        kept.push(SourceFile { path: path.to_owned(), data });
-        Ok(())
+fn same_tensors(a: &Intervention<'_>, b: &Intervention<'_>) -> bool {
+    let (a, b) = (a.tensors(), b.tensors());
+    let same = |((role, ours), (other, theirs)): (&(&str, &Tensor<'_>), &(&str, &Tensor<'_>))| {
+        role == other
+            && (ours.dtype(), ours.shape()) == (theirs.dtype(), theirs.shape())
+            && ours.bytes() == theirs.bytes()
     };
-    if let Some(config) = folder.config {
-        keep_file(CONFIG, config)?;
-    }
-    for (path, bytes) in files.iter().filter(|(path, _)| !folder.used.contains(*path)) {
-        match keep && is_safe_path(path) {
-            true => keep_file(path, bytes)?,
-            false => losses.push(Loss::FileLeft { path: path.to_owned() }),
+    a.len() == b.len() && a.iter().zip(&b).all(same)
+}
+
+/// The config, and with `keep` every other file; what is left out otherwise.
+fn carried<'a>(files: &Files<'a>, folder: &Folder<'a>, keep: bool) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
+    let file = |path: &str, bytes| Some(SourceFile { path: path.to_owned(), data: kept_bytes(bytes)? });
+    let mut kept: Vec<SourceFile<'a>> =
+        folder.config.and_then(|config| file(CONFIG, config)).into_iter().collect();
+    let left = |other: &String| Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() };
+    let mut losses: Vec<Loss> = folder.others.iter().map(left).collect();
+    let of_another =
+        |path: &str| folder.others.iter().any(|other| !other.is_empty() && path.starts_with(&**other));
+    let rest = files.iter().filter(|(path, _)| !folder.used.contains(*path) && !of_another(path));
+    for (path, bytes) in rest {
+        match file(path, bytes).filter(|_| keep && is_safe_path(path) && path != CONFIG) {
+            Some(file) => kept.push(file),
+            None => losses.push(Loss::FileLeft { path: path.to_owned() }),
         }
     }
     let parametrised = |member: &Member<'_>| member.tensors.keys().any(|key| key.ends_with("weight.0.base"));
     if folder.members.iter().any(parametrised) {
-        losses.push(Loss::FactsLeft {
-            what: "the d×d base of orthogonal parametrisations, of which d×r matters,",
-        });
+        let what = "the d×d base of orthogonal parametrisations, of which d×r matters,";
+        losses.push(Loss::FactsLeft { what });
     }
-    Ok((kept, losses))
+    (kept, losses)
 }

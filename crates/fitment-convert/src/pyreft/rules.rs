@@ -1,7 +1,7 @@
 //! What pyreft asks of a saved folder, as coded rules.
 
 fitment_core::rule_table! {
-    R_CONFIG = "R001" Error "pyreft: config" "`config.json` is a JSON object whose `representations` are lists of 8 to 14 fields, objects, or texts of the named tuple." => "Save the model again with pyreft, or leave the config out: then --formula says the class.";
+    R_CONFIG = "R001" Error "pyreft: config" "`config.json` is a JSON object whose `representations` are lists of 8 or 10 to 14 fields, objects, or texts of the named tuple." => "Save the model again with pyreft, or leave the config out: then --formula says the class.";
     R_FILE_MISSING = "R002" Error "pyreft: files" "Every representation of the config has its `intkey_….bin`." => "Get the whole folder: an intervention is missing.";
     R_FILE_EXTRA = "R003" Warning "pyreft: files" "Every `intkey_….bin` is of a representation of the config." => "pyreft does not load such a file. It is left out.";
     R_FILE_NAME = "R004" Error "pyreft: files" "A file name says layer, component and unit, with `_` or with dots between them." => "Name the file as pyreft does, or put the folder's config.json beside it.";

@@ -3,10 +3,11 @@ use super::place::{PREFIX, SUFFIX};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
+use crate::numbers::{narrowed, widened};
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
 use fitment_core::model::{Edit, Intervention, Rounding, Site};
-use fitment_core::tensor::{Bytes, Dtype, Shape, Tensor};
+use fitment_core::tensor::{Bytes, Dtype, Tensor};
 use fitment_torch::{Archive, Item, Order};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -24,11 +25,12 @@ pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for edit in &adapter.edits {
         match held(edit) {
-            Ok((intervention, place, loreft)) => {
+            Ok((place, loreft)) => {
                 let number = *seen.entry(place.stem.clone()).and_modify(|number| *number += 1).or_insert(0);
                 let key = format!("{}#{number}", place.stem);
                 files.push(file(&key, &loreft)?);
-                entries.push(Entry { key, place, rank: intervention.rank(), width: intervention.width() });
+                let extent = |axis: usize| loreft.rotation.dims().get(axis).copied();
+                entries.push(Entry { key, place, rank: extent(1), width: extent(0) });
             }
             Err(reason) => losses.push(Loss::NotHeld { target: label(edit), kind: edit.kind(), reason }),
         }
@@ -76,7 +78,7 @@ struct Loreft<'a> {
     rotation: Tensor<'a>,
 }
 
-fn held<'e, 'a>(edit: &'e Edit<'a>) -> Result<(&'e Intervention<'a>, Place, Loreft<'a>), String> {
+fn held<'a>(edit: &Edit<'a>) -> Result<(Place, Loreft<'a>), String> {
     let Edit::Intervention(intervention) = edit else {
         return Err("pyreft holds interventions only".to_owned());
     };
@@ -93,7 +95,7 @@ fn held<'e, 'a>(edit: &'e Edit<'a>) -> Result<(&'e Intervention<'a>, Place, Lore
     let stem = format!("layer_{layer}_comp_{component}_unit_pos_nunit_1");
     let place = Place { stem, layer: *layer, component };
     let loreft = same(intervention).map_or_else(|| remade(intervention), Ok)?;
-    Ok((intervention, place, loreft))
+    Ok((place, loreft))
 }
 
 /// The tensors of an intervention that is a LoReFT as it stands.
@@ -126,6 +128,11 @@ fn remade<'a>(edit: &Intervention<'_>) -> Result<Loreft<'a>, String> {
     let (weight, bias) = (wide(&edit.source_weight)?, wide(&edit.source_bias)?);
     let (proj, proj_bias, constant) = (wide(&edit.proj)?, wide(&edit.proj_bias)?, wide(&edit.up_bias)?);
     let columns = r + usize::from(constant.is_some());
+    if columns > d {
+        return Err(format!(
+            "its rank {r} and its constant need {columns} columns, its states have a width of {d}"
+        ));
+    }
     let (mut rotation, mut source, mut offset) =
         (vec![0.0; d * columns], vec![0.0; columns * d], vec![0.0; columns]);
     for i in 0..r {
@@ -145,36 +152,18 @@ fn remade<'a>(edit: &Intervention<'_>) -> Result<Loreft<'a>, String> {
         }
     }
     let rank = columns as u64;
+    let stored = |dims: &[u64], values: &[f64]| {
+        narrowed(Dtype::F32, dims, values).ok_or_else(|| format!("a tensor {dims:?} cannot be stored"))
+    };
     Ok(Loreft {
-        weight: floats(&[rank, width], &source)?,
-        bias: floats(&[rank], &offset)?,
-        rotation: floats(&[width, rank], &rotation)?,
+        weight: stored(&[rank, width], &source)?,
+        bias: stored(&[rank], &offset)?,
+        rotation: stored(&[width, rank], &rotation)?,
     })
 }
 
 fn size(extent: u64) -> Result<usize, String> {
     usize::try_from(extent).map_err(|_| "it is too large".to_owned())
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "the one rounding to the format's dtype")]
-fn floats<'a>(dims: &[u64], values: &[f64]) -> Result<Tensor<'a>, String> {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect();
-    let shape = Shape::new(dims).map_err(|fault| fault.to_string())?;
-    Tensor::owned(Dtype::F32, shape, bytes).map_err(|fault| fault.to_string())
-}
-
-fn widened(tensor: &Tensor<'_>) -> Option<Vec<f64>> {
-    let bytes = tensor.bytes();
-    let halves = || bytes.as_chunks::<2>().0.iter();
-    match tensor.dtype() {
-        Dtype::F32 => {
-            Some(bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect())
-        }
-        Dtype::F64 => Some(bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
-        Dtype::F16 => Some(halves().map(|b| half::f16::from_le_bytes(*b).to_f64()).collect()),
-        Dtype::BF16 => Some(halves().map(|b| half::bf16::from_le_bytes(*b).to_f64()).collect()),
-        _ => None,
-    }
 }
 
 fn file<'a>(key: &str, loreft: &Loreft<'a>) -> Result<OutputFile<'a>, Error> {

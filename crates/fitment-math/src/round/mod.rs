@@ -29,6 +29,7 @@ pub(crate) mod cells;
 
 use crate::dispatch::{Isa, Kernel, Level};
 use crate::{Error, Wide};
+use fitment_core::tensor::Dtype;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,17 @@ pub enum Element {
 }
 
 impl Element {
+    /// The format of a dtype; `None` for dtypes without arithmetic here.
+    pub const fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F64 => Some(Element::F64),
+            Dtype::F32 => Some(Element::F32),
+            Dtype::F16 => Some(Element::F16),
+            Dtype::BF16 => Some(Element::Bf16),
+            _ => None,
+        }
+    }
+
     /// Bytes of one number.
     pub const fn size(self) -> usize {
         match self {

@@ -1,6 +1,6 @@
 //! The factors of a low-rank step, decoded and oriented as the slice is stored.
 
-use super::{Error, Pass, element};
+use super::{Error, Pass};
 use crate::part::Part;
 use crate::plan::LowRank;
 use fitment_core::model::LoraForm;
@@ -9,6 +9,7 @@ use fitment_math::Wide;
 use fitment_math::conv;
 use fitment_math::lowrank::{Factor, Pair};
 use fitment_math::ndarray::{Array2, ArrayView2, ArrayViewD, IxDyn};
+use fitment_math::round::Element;
 use fitment_math::round::decode;
 
 /// Decoded numbers; f32 where it holds them exactly.
@@ -109,7 +110,7 @@ fn numbers(pass: &Pass<'_>, part: &Part<'_>) -> Result<Numbers, Error> {
 /// All elements of a part.
 pub(super) fn decoded<T: Wide>(pass: &Pass<'_>, part: &Part<'_>) -> Result<Vec<T>, Error> {
     let element =
-        element(part.dtype).ok_or_else(|| pass.wrong(format!("{} has no arithmetic", part.dtype)))?;
+        Element::of(part.dtype).ok_or_else(|| pass.wrong(format!("{} has no arithmetic", part.dtype)))?;
     let mut values = vec![T::default(); part.elements()];
     decode(element, part.bytes, &mut values).map_err(|error| pass.arithmetic(error))?;
     Ok(values)

@@ -7,12 +7,12 @@ mod prepare;
 use super::digest::Hasher;
 use super::work::Item;
 use super::{Context, Error};
-use crate::not_finite;
 use crate::plan::{Action, Compute};
 use fitment_core::checkpoint::OutputTensor;
 use fitment_core::model::LoraForm;
 use fitment_core::tensor::Dtype;
 use fitment_math::dense;
+use fitment_math::not_finite;
 use fitment_math::round::{Element, Encoded, EncodedMut, decode, encode};
 use op::{PreparedShare, Product};
 use std::borrow::Cow;
@@ -45,7 +45,7 @@ pub(super) fn run(
     scratch: &mut Scratch,
 ) -> Result<(), Error> {
     let wrong = |message: String| Error::WrongPlan { tensor: tensor.name.clone(), message };
-    let element = |dtype| element(dtype).ok_or_else(|| wrong(format!("{dtype} has no arithmetic here")));
+    let element = |dtype| Element::of(dtype).ok_or_else(|| wrong(format!("{dtype} has no arithmetic here")));
     let target = element(tensor.info.dtype)?;
     let source = job.base.as_ref().map_or(Ok(target), |(_, info)| element(info.dtype))?;
     let bytes = match &job.base {
@@ -55,17 +55,6 @@ pub(super) fn run(
     let len = usize::try_from(tensor.info.shape.elements()).map_err(|_| wrong("is too large".to_owned()))?;
     let pass = Pass { context, tensor, item, job, bytes: &bytes, source, target, len };
     pass.run(&mut scratch.buffers, &mut scratch.bytes)
-}
-
-/// The element type of kernels for a dtype with arithmetic.
-fn element(dtype: Dtype) -> Option<Element> {
-    match dtype {
-        Dtype::F64 => Some(Element::F64),
-        Dtype::F32 => Some(Element::F32),
-        Dtype::F16 => Some(Element::F16),
-        Dtype::BF16 => Some(Element::Bf16),
-        _ => None,
-    }
 }
 
 /// One tensor on its way through.

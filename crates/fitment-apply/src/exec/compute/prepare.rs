@@ -3,7 +3,7 @@
 use super::super::restore;
 use super::factors::{Factors, decoded};
 use super::op::{Op, PreparedShare, PreparedStep, Product, Rows, on_w};
-use super::{BLOCK, Buffers, Error, Pass, element};
+use super::{BLOCK, Buffers, Error, Pass};
 use crate::plan::{Action, LowRank, Magnitude, Share, Step};
 use crate::region::Region;
 use fitment_core::model::{LoraForm, NormOf};
@@ -105,7 +105,7 @@ fn prepare<'p>(
 }
 
 fn element_of(pass: &Pass<'_>, dtype: Dtype) -> Result<Element, Error> {
-    element(dtype).ok_or_else(|| pass.wrong(format!("{dtype} has no arithmetic")))
+    Element::of(dtype).ok_or_else(|| pass.wrong(format!("{dtype} has no arithmetic")))
 }
 
 /// A product with DoRA's magnitude: rows have their norm at hand, columns take a pass over the whole tensor, with the

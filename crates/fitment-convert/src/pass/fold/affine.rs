@@ -1,9 +1,9 @@
 //! Linear interventions as `z = h + U V h + c`, in f64.
 
+use crate::numbers::widened;
 use fitment_core::model::Intervention;
-use fitment_core::tensor::{Dtype, Tensor};
+use fitment_core::tensor::Tensor;
 use fitment_math::ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
-use fitment_math::round::{Element, decode};
 
 /// `z = h + up·down·h + shift` on states of one width. The rank may be 0.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl Affine {
         let mut down = source.unwrap_or_else(|| Array2::zeros((rank, width)));
         let vector = |role: &Option<Tensor<'_>>, len: usize| match role {
             None => Some(Array1::zeros(len)),
-            Some(tensor) => numbers(tensor).map(Array1::from_vec),
+            Some(tensor) => widened(tensor).map(Array1::from_vec),
         };
         let mut inner = vector(&edit.source_bias, rank)?;
         if edit.subtract {
@@ -104,26 +104,8 @@ pub(super) fn times(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Array2<f6
     product
 }
 
-/// The format of a dtype, where there is arithmetic on it.
-pub(super) fn element(dtype: Dtype) -> Option<Element> {
-    match dtype {
-        Dtype::F64 => Some(Element::F64),
-        Dtype::F32 => Some(Element::F32),
-        Dtype::F16 => Some(Element::F16),
-        Dtype::BF16 => Some(Element::Bf16),
-        _ => None,
-    }
-}
-
-/// A tensor's numbers, exactly.
-pub(super) fn numbers(tensor: &Tensor<'_>) -> Option<Vec<f64>> {
-    let mut numbers = vec![0.0; usize::try_from(tensor.elements()).ok()?];
-    decode(element(tensor.dtype())?, tensor.bytes(), &mut numbers).ok()?;
-    Some(numbers)
-}
-
 pub(super) fn matrix(tensor: &Tensor<'_>) -> Option<Array2<f64>> {
     let [rows, cols] = *tensor.dims() else { return None };
     let shape = (usize::try_from(rows).ok()?, usize::try_from(cols).ok()?);
-    Array2::from_shape_vec(shape, numbers(tensor)?).ok()
+    Array2::from_shape_vec(shape, widened(tensor)?).ok()
 }

@@ -1,10 +1,11 @@
 //! Which interventions can be folded, each by itself and then beside the others.
 
 use super::File;
-use super::affine::{Affine, element};
+use super::affine::Affine;
 use super::obstacle::Obstacle;
 use super::place::{Model, Place, Side, Touch};
 use fitment_core::model::{Edit, Intervention, LoraForm, Phase, Select, Site, SiteComponent};
+use fitment_math::round::Element;
 
 /// An intervention on the way into weights.
 pub(super) struct Candidate<'a> {
@@ -127,7 +128,7 @@ impl Model<'_> {
         let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", touch.module));
         let tensors = self.base.tensors();
         for tensor in [&weight, &bias] {
-            if tensors.get(tensor).is_some_and(|info| element(info.dtype).is_none()) {
+            if tensors.get(tensor).is_some_and(|info| Element::of(info.dtype).is_none()) {
                 return Err(Obstacle::Dtype { tensor: tensor.clone() });
             }
         }
@@ -157,7 +158,7 @@ fn is_plain(files: &[File<'_>], touch: &Touch) -> Result<(), Obstacle> {
                         && lora.magnitude.is_none()
                         && lora.mid.is_none()
                 }
-                Edit::Add(add) => add.exceptions.is_none() && element(add.value.dtype()).is_some(),
+                Edit::Add(add) => add.exceptions.is_none() && Element::of(add.value.dtype()).is_some(),
                 _ => false,
             };
             if !whole || !plain || target.experts.is_some() {

@@ -1,13 +1,13 @@
 //! One linear layer while interventions are folded into it.
 
-use super::affine::{Affine, element, join, matrix, times};
+use super::affine::{Affine, join, matrix, times};
 use super::place::{Side, Touch};
 use crate::error::Error;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError};
 use fitment_core::model::{IndexRange, Lora};
 use fitment_core::tensor::Dtype;
 use fitment_math::ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
-use fitment_math::round::decode;
+use fitment_math::round::{Element, decode};
 use std::borrow::Cow;
 
 /// The weight `W + Σ up·down`, `[out, in]`, as far as it has been folded, and what its bias has gained.
@@ -66,7 +66,7 @@ impl<'b> Linear<'b> {
         if let Some(info) = base.tensors().get(&bias) {
             let bytes = base.read(&bias).map_err(Error::Base)?;
             let mut numbers = vec![0.0; out];
-            let decoded = element(info.dtype).map(|element| decode(element, &bytes, &mut numbers));
+            let decoded = Element::of(info.dtype).map(|element| decode(element, &bytes, &mut numbers));
             if let Some(Ok(())) = decoded {
                 linear.bias = Array1::from_vec(numbers);
             }
@@ -191,7 +191,7 @@ impl<'b> Linear<'b> {
 
     fn each_stored_row(&self, mut use_row: impl FnMut(usize, ArrayView1<'_, f64>)) {
         let width = if self.conv1d { self.out } else { self.input };
-        let Some(element) = element(self.dtype) else { return };
+        let Some(element) = Element::of(self.dtype) else { return };
         let mut numbers = vec![0.0; width];
         for (at, bytes) in self.bytes.chunks_exact((width * element.size()).max(1)).enumerate() {
             if decode(element, bytes, &mut numbers).is_ok() {

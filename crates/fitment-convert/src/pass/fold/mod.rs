@@ -52,7 +52,8 @@ mod written;
 pub use obstacle::Obstacle;
 
 use crate::error::Error;
-use affine::{Affine, matrix, numbers};
+use crate::numbers::widened;
+use affine::{Affine, matrix};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{Adapter, Edit, Intervention, Overlap};
 use judge::{Candidate, comes_first, is_per_head};
@@ -204,7 +205,7 @@ fn edit_first(linear: &mut Linear<'_>, files: &[File<'_>], module: &str) {
                     matrix(&add.value).and_then(|delta| linear.add_dense(delta, add.scale * weight))
                 }
                 (Edit::Add(add), Some(".bias")) => {
-                    numbers(&add.value).and_then(|delta| linear.add_bias(&delta, add.scale * weight))
+                    widened(&add.value).and_then(|delta| linear.add_bias(&delta, add.scale * weight))
                 }
                 _ => None,
             };

@@ -1,7 +1,6 @@
 //! What has been folded, as edits.
 
 use super::Into;
-use super::affine::element;
 use super::linear::Linear;
 use super::place::Model;
 use fitment_core::model::{
@@ -193,7 +192,7 @@ fn target(module: &str, param: &str) -> Option<Target> {
 
 /// Numbers rounded once to a dtype.
 fn tensor(dtype: Dtype, dims: &[usize], numbers: &[f64]) -> Option<Tensor<'static>> {
-    let element: Element = element(dtype)?;
+    let element: Element = Element::of(dtype)?;
     let mut bytes = vec![0; numbers.len() * element.size()];
     encode(element, numbers, &mut bytes).ok()?;
     let dims: Vec<u64> = dims.iter().map(|extent| *extent as u64).collect();

@@ -1,9 +1,10 @@
-//! The first number that is NaN or infinite.
+//! The first number of a tensor that is NaN or infinite.
 
 use fitment_core::tensor::Dtype;
 
-/// Position of the first such number; `None` for dtypes without arithmetic here.
-pub(crate) fn first(dtype: Dtype, bytes: &[u8]) -> Option<usize> {
+/// Flat position of the first such number in little-endian elements; `None` where all are finite, and for dtypes other
+/// than F64, F32, F16 and BF16.
+pub fn first(dtype: Dtype, bytes: &[u8]) -> Option<usize> {
     match dtype {
         Dtype::BF16 => position::<2>(bytes, |bits| u16::from_le_bytes(bits) & 0x7f80 == 0x7f80),
         Dtype::F16 => position::<2>(bytes, |bits| u16::from_le_bytes(bits) & 0x7c00 == 0x7c00),
