@@ -105,11 +105,11 @@ impl Console {
 
     /// The error line and its hint; with `--json` the document too.
     pub(crate) fn fail(self, failure: &Failure) {
+        let message = with_causes(&failure.error);
         if self.json {
-            let message = format!("{:#}", failure.error);
             Console::error_document(&message, failure.hint.as_deref(), failure.exit);
         }
-        line("error: ", ERROR, &one_line(&format!("{:#}", failure.error)));
+        line("error: ", ERROR, &one_line(&message));
         if let Some(hint) = &failure.hint {
             line("hint: ", HINT, &one_line(hint));
         }
@@ -120,6 +120,17 @@ fn line(label: &str, style: Style, message: &dyn Display) {
     let mut err = anstream::stderr().lock();
     // A closed stderr leaves nobody to tell.
     let _ = writeln!(err, "{style}{label}{style:#}{message}");
+}
+
+/// An error and its causes, without those that a message before them has told already.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text.extend([if text.is_empty() { "" } else { ": " }, cause.as_str()]);
+        }
+    }
+    text
 }
 
 /// Messages quote names from files: what would break the line or drive the terminal is escaped.

@@ -77,7 +77,14 @@ fn compare(
     };
     let diff = fitment_diff::diff(base, tuned, &options, kept, &advance);
     bar.clear();
-    diff.map_err(stopped)
+    diff.map_err(|error| match error {
+        // As an error about the output's folder: it says what to do about a full disk.
+        Error::Spool { source, .. } => {
+            let action = "put changed tensors aside for";
+            of_io(fitment_io::Error::Io { path: args.output.clone(), action, source })
+        }
+        error => stopped(error),
+    })
 }
 
 fn stopped(error: Error) -> Failure {
@@ -90,6 +97,7 @@ fn stopped(error: Error) -> Failure {
         Error::Reshaped { .. } | Error::NothingInCommon { .. } => {
             Some("the two are of different models: compare checkpoints of one architecture")
         }
+        Error::NoTensors { .. } => Some("name the folder or file that holds the model's weights"),
         _ => None,
     };
     open::with_hint(Failure::new(exit, anyhow::Error::from(error)), hint.map(str::to_owned))

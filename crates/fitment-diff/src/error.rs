@@ -37,6 +37,12 @@ pub enum Error {
         /// The tuned checkpoint's first.
         tuned: String,
     },
+    /// A checkpoint without tensors: an index that names none, say.
+    #[error("the {side} has no tensors")]
+    NoTensors {
+        /// `base` or `tuned checkpoint`.
+        side: &'static str,
+    },
     /// A tensor of the base cannot be read.
     #[error("base: {0}")]
     Base(#[source] CheckpointError),

@@ -149,7 +149,7 @@ impl Diff {
 /// `advance` is told how many bytes of both were just compared, from any thread, and says whether to go on.
 ///
 /// # Errors
-/// [`Error::NothingInCommon`]; [`Error::NotFinite`]; [`Error::Reshaped`] for a tensor that no edit can make; [`Error::Base`] or [`Error::Tuned`] when one cannot be read;
+/// [`Error::NoTensors`]; [`Error::NothingInCommon`]; [`Error::NotFinite`]; [`Error::Reshaped`] for a tensor that no edit can make; [`Error::Base`] or [`Error::Tuned`] when one cannot be read;
 /// [`Error::Spool`]; [`Error::Encode`]; [`Error::Cancelled`].
 pub fn diff(
     base: &dyn Checkpoint,
@@ -160,7 +160,7 @@ pub fn diff(
 ) -> Result<Diff, Error> {
     let names: BTreeSet<&String> = base.tensors().keys().chain(tuned.tensors().keys()).collect();
     let names: Vec<&String> = names.into_iter().collect();
-    nothing_in_common(base, tuned)?;
+    comparable(base, tuned)?;
     let reshaped: Vec<Error> = names.iter().filter_map(|name| encode::reshaped(base, tuned, name)).collect();
     if let Some(first) = reshaped.into_iter().next() {
         return Err(first);
@@ -180,14 +180,14 @@ pub fn diff(
     Ok(Diff { summary: summary(&parts, other_config), parts, config })
 }
 
-/// Checkpoints of different naming are no base and its tuned one.
-fn nothing_in_common(base: &dyn Checkpoint, tuned: &dyn Checkpoint) -> Result<(), Error> {
-    let common = base.tensors().keys().any(|name| tuned.tensors().contains_key(name));
-    match (base.tensors().keys().next(), tuned.tensors().keys().next()) {
-        (Some(first), Some(other)) if !common => {
-            Err(Error::NothingInCommon { base: first.clone(), tuned: other.clone() })
-        }
-        _ => Ok(()),
+/// Checkpoints of different naming are no base and its tuned one, and one without tensors is none at all.
+fn comparable(base: &dyn Checkpoint, tuned: &dyn Checkpoint) -> Result<(), Error> {
+    let first = |checkpoint: &dyn Checkpoint| checkpoint.tensors().keys().next().cloned();
+    let in_base = first(base).ok_or(Error::NoTensors { side: "base" })?;
+    let in_tuned = first(tuned).ok_or(Error::NoTensors { side: "tuned checkpoint" })?;
+    match base.tensors().keys().any(|name| tuned.tensors().contains_key(name)) {
+        true => Ok(()),
+        false => Err(Error::NothingInCommon { base: in_base, tuned: in_tuned }),
     }
 }
 

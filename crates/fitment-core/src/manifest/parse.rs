@@ -137,7 +137,10 @@ fn note_unknown_fields(manifest: &v1::Manifest, findings: &mut Vec<Finding>) {
     for (index, edit) in manifest.edits.iter().enumerate() {
         let (origin, extra) = edit.outside();
         note(format!("edits[{index}]"), extra);
-        note(format!("edits[{index}].origin"), &origin.extra);
+        let mut unknown = origin.extra.clone();
+        // Spec section 5: no reader acts on it, so that it is kept as it is.
+        unknown.remove("approximation");
+        note(format!("edits[{index}].origin"), &unknown);
     }
     if let Some(source) = &manifest.source {
         note("source".to_owned(), &source.extra);

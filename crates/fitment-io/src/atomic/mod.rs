@@ -61,11 +61,38 @@ pub fn write_folder_atomic(target: &Path, files: &[FolderFile<'_>], placing: (bo
 }
 
 fn write_content(path: &Path, file: &File, write: &WriteContent<'_>) -> Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    write(&mut out).map_err(|source| Error::Source { path: path.to_owned(), source })?;
+    let mut out = BufWriter::with_capacity(1 << 20, Remembering { file, failure: None });
+    if let Err(source) = write(&mut out) {
+        return Err(match out.get_mut().failure.take() {
+            Some(failure) => Error::io(path, "write")(failure),
+            None => Error::Source { path: path.to_owned(), source },
+        });
+    }
     out.flush().map_err(Error::io(path, "write"))?;
     drop(out);
     file.sync_all().map_err(Error::io(path, "write"))
+}
+
+/// A file that keeps the reason why it took no more: the writer of a content wraps it in errors of its own, and a full disk
+/// would no longer be told from content that cannot be made.
+struct Remembering<'f> {
+    file: &'f File,
+    failure: Option<std::io::Error>,
+}
+
+impl Write for Remembering<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut file = self.file;
+        let written = file.write(bytes);
+        let failure = written.as_ref().err().filter(|error| error.kind() != std::io::ErrorKind::Interrupted);
+        self.failure = failure.and_then(std::io::Error::raw_os_error).map(std::io::Error::from_raw_os_error);
+        written
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let mut file = self.file;
+        file.flush()
+    }
 }
 
 /// A path below a folder, whose own folders are made; refuses what would leave it.
