@@ -272,6 +272,43 @@ fn matrix(rows: u64, columns: u64, number: impl Fn(u64, u64) -> f32) -> Tensor<'
     tensor(Dtype::F32, &[rows, columns], bytes)
 }
 
+/// Readable forms are made in blocks of 65,536 elements.
+#[test]
+fn tensors_of_several_blocks_and_differences_beyond_the_range() {
+    const COUNT: u64 = 150_000;
+    // Where the base is large and the tuned number small, the sum of base and rounded difference misses it.
+    let base = |at: u64| if at >= 70_000 && at.is_multiple_of(999) { 1e8 } else { 1.0 + at as f32 };
+    let tuned = |at: u64| if at.is_multiple_of(3) { 1.5 + (at % 1000) as f32 * 1e-7 } else { base(at) };
+    let huge = |sign: f32| matrix(1, COUNT, move |_, at| if at == 140_000 { sign * f32::MAX } else { 1.0 });
+    let odd = |of: f32| matrix(1, COUNT, move |_, at| if at == 100_000 { of } else { 1.0 + at as f32 });
+    let (before, after) = (
+        file(&Tensors::from([
+            ("huge".to_owned(), huge(1.0)),
+            ("odd".to_owned(), odd(1.0)),
+            ("w".to_owned(), matrix(1, COUNT, |_, at| base(at))),
+        ])),
+        file(&Tensors::from([
+            ("huge".to_owned(), huge(-1.0)),
+            ("odd".to_owned(), odd(f32::NAN)),
+            ("w".to_owned(), matrix(1, COUNT, |_, at| tuned(at))),
+        ])),
+    );
+    let (before, after) =
+        (MemoryCheckpoint::new(&before, None).unwrap(), MemoryCheckpoint::new(&after, None).unwrap());
+    for (form, kinds) in
+        [(Form::Add, ["bits", "bits", "add"]), (Form::Sparse, ["sparse_set", "bits", "sparse_set"])]
+    {
+        let (_, bytes) = there(&before, &after, form);
+        let adapter = fitment_core::read(&bytes).unwrap();
+        assert_eq!(adapter.edits.iter().map(Edit::kind).collect::<Vec<_>>(), kinds);
+        if let Edit::Add(add) = &adapter.edits[2] {
+            let missed = add.exceptions.as_ref().unwrap().index.bytes().as_chunks::<4>().0;
+            let last = u32::from_le_bytes(*missed.last().unwrap());
+            assert!(missed.len() > 1 && last > 2 * 65_536, "{} missed, {last}", missed.len());
+        }
+    }
+}
+
 fn low_rank_ends() -> (Vec<u8>, Vec<u8>) {
     let wave = |row: u64, column: u64, of: f32| {
         ((row as f32 * of).sin() + 0.3) * ((column as f32 * (of + 0.7)).cos() - 0.2)

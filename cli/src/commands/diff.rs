@@ -47,8 +47,12 @@ pub(crate) fn run(args: &Diff, console: Console) -> Run {
 struct Kept(Spool);
 
 impl fitment_diff::Spool for Kept {
-    fn put(&self, bytes: &[u8]) -> std::io::Result<Range<u64>> {
-        self.0.put(bytes)
+    fn reserve(&self, len: u64) -> std::io::Result<Range<u64>> {
+        Ok(self.0.reserve(len))
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_at(at, bytes)
     }
 }
 

@@ -1,8 +1,8 @@
 //! One tensor of both checkpoints to what is stored of it.
 
 use crate::error::Error;
-use crate::part::{Exceptions, Outcome, Part};
-use crate::spool::Spool;
+use crate::part::{Outcome, Part};
+use crate::spool::{Spool, Stream};
 use crate::{Form, Options, rows};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::identity::sha256;
@@ -10,7 +10,7 @@ use fitment_core::payload::Layout;
 use fitment_core::tensor::Dtype;
 use fitment_math::bits;
 use fitment_math::not_finite;
-use fitment_math::round::{Element, decode, encode};
+use fitment_math::round::Element;
 use std::ops::Range;
 
 pub(crate) struct Context<'c> {
@@ -79,7 +79,9 @@ impl Context<'_> {
     }
 
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<Range<u64>, Error> {
-        self.spool.put(bytes).map_err(|source| Error::Spool { name: name.to_owned(), source })
+        let mut stream = Stream::new(self.spool, name, bytes.len() as u64)?;
+        stream.extend(bytes)?;
+        stream.end()
     }
 
     /// Both have one dtype and shape.
@@ -131,81 +133,14 @@ impl Context<'_> {
         if numbers.len() * 2 > rows {
             return Ok(Outcome::Replaced);
         }
-        let listed: Vec<u8> = numbers.iter().flat_map(|number| (*number as i64).to_le_bytes()).collect();
-        let gathered = rows::gathered(pair.tuned, row, &numbers);
+        let mut listed = Stream::new(self.spool, pair.name, numbers.len() as u64 * 8)?;
+        let mut gathered = Stream::new(self.spool, pair.name, (numbers.len() * row) as u64)?;
+        for number in &numbers {
+            listed.extend(&(*number as i64).to_le_bytes())?;
+            gathered.extend(&pair.tuned[number * row..(number + 1) * row])?;
+        }
         let count = numbers.len() as u64;
-        Ok(Outcome::Rows {
-            numbers: self.put(pair.name, &listed)?,
-            rows: self.put(pair.name, &gathered)?,
-            count,
-        })
-    }
-
-    fn sparse(&self, pair: &Pair<'_>, changed: u64) -> Result<Option<Outcome>, Error> {
-        let Some(element) = Element::of(pair.info.dtype) else { return Ok(None) };
-        let (positions, width) = positions(pair.info);
-        let size = element.size();
-        if changed.saturating_mul((width + size) as u64) >= pair.tuned.len() as u64 {
-            return Ok(None);
-        }
-        let differs = |at: &usize| pair.base[at * size..][..size] != pair.tuned[at * size..][..size];
-        let places: Vec<usize> = (0..pair.tuned.len() / size).filter(differs).collect();
-        let values = at_places(pair.tuned, &places, size);
-        if !finite(pair.info.dtype, &values) {
-            return Ok(None);
-        }
-        let index = self.put(pair.name, &listed(&places, positions))?;
-        Ok(Some(Outcome::Sparse { index, positions, values: self.put(pair.name, &values)? }))
-    }
-
-    /// `Δ` in F32 (F64 for F64), and what the rounded sum misses.
-    fn add(&self, pair: &Pair<'_>) -> Result<Option<Outcome>, Error> {
-        let Some(element) = Element::of(pair.info.dtype) else { return Ok(None) };
-        if !finite(pair.info.dtype, pair.base) || !finite(pair.info.dtype, pair.tuned) {
-            return Ok(None);
-        }
-        let delta_element = if element == Element::F64 { Element::F64 } else { Element::F32 };
-        let dtype = if element == Element::F64 { Dtype::F64 } else { Dtype::F32 };
-        let (size, wide) = (element.size(), delta_element.size());
-        let count = pair.tuned.len() / size;
-        let mut delta = vec![0; count * wide];
-        let mut missed = Vec::new();
-        let failed = "buffers of the same number of elements";
-        let mut numbers = [vec![0.0f64; BLOCK], vec![0.0f64; BLOCK], vec![0.0f64; BLOCK]];
-        let mut rounded = vec![0; BLOCK * size];
-        for first in (0..count).step_by(BLOCK) {
-            let len = BLOCK.min(count - first);
-            let [base, tuned, sum] = &mut numbers;
-            let (base, tuned, sum) = (&mut base[..len], &mut tuned[..len], &mut sum[..len]);
-            let stored = first * size..(first + len) * size;
-            decode(element, &pair.base[stored.clone()], base).expect(failed);
-            decode(element, &pair.tuned[stored.clone()], tuned).expect(failed);
-            sum.iter_mut()
-                .zip(tuned.iter().zip(base.iter()))
-                .for_each(|(d, (tuned, base))| *d = tuned - base);
-            let here = &mut delta[first * wide..(first + len) * wide];
-            encode(delta_element, sum, here).expect(failed);
-            // As the executor adds: the stored difference, widened, in f64, rounded once.
-            decode(delta_element, here, sum).expect(failed);
-            sum.iter_mut().zip(base.iter()).for_each(|(sum, base)| *sum += base);
-            encode(element, sum, &mut rounded[..len * size]).expect(failed);
-            let (found, wanted) = (rounded[..len * size].chunks(size), pair.tuned[stored].chunks(size));
-            missed
-                .extend(found.zip(wanted).enumerate().filter(|(_, (a, b))| a != b).map(|(at, _)| first + at));
-        }
-        if !finite(dtype, &delta) {
-            return Ok(None);
-        }
-        let exceptions = match missed.is_empty() {
-            true => None,
-            false => {
-                let (positions, _) = positions(pair.info);
-                let index = self.put(pair.name, &listed(&missed, positions))?;
-                let values = self.put(pair.name, &at_places(pair.tuned, &missed, size))?;
-                Some(Exceptions { index, positions, values })
-            }
-        };
-        Ok(Some(Outcome::Add { delta: self.put(pair.name, &delta)?, dtype, exceptions }))
+        Ok(Outcome::Rows { numbers: listed.end()?, rows: gathered.end()?, count })
     }
 }
 
@@ -219,25 +154,6 @@ fn storable(pair: &Pair<'_>) -> Result<(), Error> {
     let name = || pair.name.to_owned();
     let fault = |position| Error::NotFinite { name: name(), position };
     not_finite::first(pair.info.dtype, pair.tuned).map_or(Ok(()), |position| Err(fault(position)))
-}
-
-/// Elements in arithmetic at once.
-const BLOCK: usize = 64 * 1024;
-
-/// Dtype and width of positions: U32 wherever it reaches.
-fn positions(info: &TensorInfo) -> (Dtype, usize) {
-    if info.shape.elements() <= 1 << 32 { (Dtype::U32, 4) } else { (Dtype::I64, 8) }
-}
-
-fn listed(places: &[usize], dtype: Dtype) -> Vec<u8> {
-    match dtype {
-        Dtype::U32 => places.iter().flat_map(|place| (*place as u32).to_le_bytes()).collect(),
-        _ => places.iter().flat_map(|place| (*place as i64).to_le_bytes()).collect(),
-    }
-}
-
-fn at_places(bytes: &[u8], places: &[usize], size: usize) -> Vec<u8> {
-    places.iter().flat_map(|place| &bytes[place * size..(place + 1) * size]).copied().collect()
 }
 
 /// Whether no element is NaN or infinite: what roles of numbers must keep.

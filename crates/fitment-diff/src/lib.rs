@@ -14,7 +14,8 @@
 //! whose factors would be no smaller, or not near enough, takes its form.
 //!
 //! Whatever its form, a tensor that is not of F64, F32, F16 or BF16, or that holds a number which is not finite, becomes
-//! `bits`. Encoded tensors go to a [`Spool`], so that memory grows with the largest tensor and not with the model:
+//! `bits`. Encoded tensors go to a [`Spool`], so that memory does not grow with the model. `sparse_set`, `add` and rows go
+//! there block by block; a `bits` payload and factors are held until their tensor is done:
 //!
 //! ```
 //! use fitment_core::checkpoint::MemoryCheckpoint;
@@ -47,6 +48,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod elements;
 mod encode;
 mod error;
 #[cfg(feature = "svd")]

@@ -9,12 +9,3 @@ pub(crate) fn changed(base: &[u8], tuned: &[u8], row: usize) -> Vec<usize> {
     let differing = old.zip(rows).enumerate().filter(|(_, (old, new))| old != new).map(|(number, _)| number);
     differing.chain(kept..count).collect()
 }
-
-/// The rows of these numbers, joined.
-pub(crate) fn gathered(tuned: &[u8], row: usize, numbers: &[usize]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(numbers.len() * row);
-    for number in numbers {
-        bytes.extend_from_slice(&tuned[number * row..(number + 1) * row]);
-    }
-    bytes
-}
