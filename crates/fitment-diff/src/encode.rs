@@ -11,7 +11,6 @@ use fitment_core::tensor::Dtype;
 use fitment_math::bits;
 use fitment_math::not_finite;
 use fitment_math::round::Element;
-use std::ops::Range;
 
 pub(crate) struct Context<'c> {
     pub(crate) base: &'c dyn Checkpoint,
@@ -78,12 +77,6 @@ impl Context<'_> {
         Ok(part)
     }
 
-    pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<Range<u64>, Error> {
-        let mut stream = Stream::new(self.spool, name, bytes.len() as u64)?;
-        stream.extend(bytes)?;
-        stream.end()
-    }
-
     /// Both have one dtype and shape.
     fn same_form(&self, pair: &Pair<'_>) -> Result<(u64, Outcome), Error> {
         if pair.base == pair.tuned {
@@ -110,15 +103,16 @@ impl Context<'_> {
             return Ok((changed, outcome));
         }
         let layout = Layout::for_share(changed, pair.info.shape.elements());
-        let payload = bits::encode_as(layout, pair.info.dtype, pair.base, pair.tuned, self.options.level)
-            .map_err(failed)?;
+        let (dtype, level) = (pair.info.dtype, self.options.level);
+        let pieces = bits::encode_pieces(layout, dtype, pair.base, pair.tuned, level).map_err(failed)?;
         // Spec appendix D: where nothing is won, the tensor itself is of more use.
-        let is_large = payload.bytes.len() as u64 * 100 > pair.tuned.len() as u64 * 95;
+        let is_large = pieces.byte_len() * 100 > pair.tuned.len() as u64 * 95;
         if is_large && can_be_set(pair) {
             return Ok((changed, Outcome::Replaced));
         }
-        let payload = self.put(pair.name, &payload.bytes)?;
-        Ok((changed, Outcome::Bits { result: sha256(pair.tuned), payload }))
+        let mut payload = Stream::new(self.spool, pair.name, pieces.byte_len())?;
+        pieces.iter().try_for_each(|piece| payload.extend(piece))?;
+        Ok((changed, Outcome::Bits { result: sha256(pair.tuned), payload: payload.end()? }))
     }
 
     /// Another number of rows: those that change and those beyond the end, unless the whole is hardly more.

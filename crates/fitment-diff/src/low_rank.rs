@@ -3,10 +3,12 @@
 use crate::encode::{Context, Pair, finite};
 use crate::error::Error;
 use crate::part::Outcome;
+use crate::spool::Stream;
 use fitment_core::tensor::Dtype;
 use fitment_math::Error as MathError;
 use fitment_math::round::{Element, decode};
 use fitment_math::svd::{Blocks, Limit, approximate};
+use std::ops::Range;
 
 /// How near the approximation of a matrix's difference must come.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,5 +103,11 @@ impl Context<'_> {
         };
         let (up, down) = (self.put(pair.name, &up)?, self.put(pair.name, &down)?);
         Ok(Some(Outcome::LowRank { up, down, measured }))
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<Range<u64>, Error> {
+        let mut stream = Stream::new(self.spool, name, bytes.len() as u64)?;
+        stream.extend(bytes)?;
+        stream.end()
     }
 }

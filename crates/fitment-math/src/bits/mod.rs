@@ -97,6 +97,29 @@ pub struct Payload {
     pub bytes: Vec<u8>,
 }
 
+/// An encoded change whose frames are not yet joined: large ones are written out one by one, without a copy of the whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// How many elements change.
+    pub changed: u64,
+    /// Layout and table.
+    pub head: Vec<u8>,
+    /// The frames, in their order.
+    pub frames: Vec<Vec<u8>>,
+}
+
+impl Pieces {
+    /// Bytes of the payload that they make.
+    pub fn byte_len(&self) -> u64 {
+        self.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// What makes the payload, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&self.head).chain(&self.frames).map(Vec::as_slice)
+    }
+}
+
 /// How many elements differ in their bits.
 ///
 /// # Errors
@@ -151,25 +174,41 @@ pub fn encode_as(
     new: &[u8],
     level: i32,
 ) -> Result<Payload, Error> {
-    let (_, pieces) = pieces(dtype, base, new)?;
+    let pieces = encode_pieces(layout, dtype, base, new, level)?;
+    let bytes = pieces.iter().collect::<Vec<_>>().concat();
+    Ok(Payload { layout, changed: pieces.changed, bytes })
+}
+
+/// As [`encode_as`], with the frames apart.
+///
+/// # Errors
+/// [`Error::Length`]; [`Error::Compress`].
+pub fn encode_pieces(
+    layout: Layout,
+    dtype: Dtype,
+    base: &[u8],
+    new: &[u8],
+    level: i32,
+) -> Result<Pieces, Error> {
+    let (_, chunks) = pieces(dtype, base, new)?;
     let word = Word::of(dtype);
-    let chunks = parallel::map(pieces, |(base, new)| {
+    let chunks = parallel::map(chunks, |(base, new)| {
         let split = with_change!(word, split_into(base, new, layout));
         let frames =
             split.streams.iter().map(|stream| zip::compress(stream, level)).collect::<Result<Vec<_>, _>>();
         frames.map(|frames| (split.changed, frames))
     });
     let chunks = chunks.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let mut bytes = vec![layout.code()];
+    let mut head = vec![layout.code()];
     let size = |len: usize| u32::try_from(len).map_err(|_| Error::Compress("a frame above 4 GiB".to_owned()));
     for (changed, frames) in &chunks {
-        bytes.extend(size(*changed)?.to_le_bytes());
+        head.extend(size(*changed)?.to_le_bytes());
         for frame in frames {
-            bytes.extend(size(frame.len())?.to_le_bytes());
+            head.extend(size(frame.len())?.to_le_bytes());
         }
     }
-    chunks.iter().flat_map(|(_, frames)| frames).for_each(|frame| bytes.extend_from_slice(frame));
-    Ok(Payload { layout, changed: chunks.iter().map(|(changed, _)| *changed as u64).sum(), bytes })
+    let changed = chunks.iter().map(|(changed, _)| *changed as u64).sum();
+    Ok(Pieces { changed, head, frames: chunks.into_iter().flat_map(|(_, frames)| frames).collect() })
 }
 
 /// Changes a tensor in place: `tensor` holds the base's elements before and the new ones after.

@@ -13,7 +13,10 @@ pub(super) fn compress(bytes: &[u8], level: i32) -> Result<Vec<u8>, Error> {
     compressor.include_contentsize(true).map_err(failed)?;
     // A window above a chunk's largest stream: libzstd then writes one segment.
     compressor.window_log(23).map_err(failed)?;
-    compressor.compress(bytes).map_err(failed)
+    let mut frame = compressor.compress(bytes).map_err(failed)?;
+    // Its room is that of the worst case, and all frames of a tensor wait for each other.
+    frame.shrink_to_fit();
+    Ok(frame)
 }
 
 #[cfg(not(feature = "zstd"))]
