@@ -1,20 +1,33 @@
-//! AdapterHub's ReFT on hidden states, against what the library's own forward made of them.
+//! AdapterHub's adapters: states against what the library's own forward made of them, weights against what it merged.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_apply::Input;
 use fitment_apply::hidden::{At, Inputs, Pass, SitePlan};
 use fitment_convert::{Files, FormatId, ReadOptions, WriteOptions, write};
 use fitment_core::Adapter;
+use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{Edit, Site, SiteComponent};
-use fitment_io::AdapterFiles;
+use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_math::ndarray::{Array2, Array3};
+use fitment_tests::compare::distance;
 use fitment_tests::place::fixture;
+use fitment_tests::program::fitment;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// ReFT.
 fn cases() -> Vec<(PathBuf, Value)> {
+    all_cases().into_iter().filter(|(_, facts)| facts["kind"].is_string()).collect()
+}
+
+/// The other methods, by name.
+fn cases_of(method: &str) -> Vec<(PathBuf, Value)> {
+    all_cases().into_iter().filter(|(_, facts)| facts["method"] == method).collect()
+}
+
+fn all_cases() -> Vec<(PathBuf, Value)> {
     let folders = fs::read_dir(fixture("adapters")).unwrap().map(|entry| entry.unwrap().path());
     let case = |path: PathBuf| {
         let facts = fs::read(path.join("case.json")).ok()?;
@@ -113,6 +126,110 @@ fn states_are_those_of_the_library() {
         let bytes = fitment_core::to_bytes(&converted.adapter).unwrap();
         check(&folder, &fitment_core::read(&bytes).unwrap(), short);
     }
+}
+
+/// The states that a bottleneck adapter leaves, beside what the library itself goes on with: its own sum with the residual
+/// where it adds one, before the layer norm where there is one behind.
+fn check_bottlenecks(folder: &Path, adapter: &Adapter<'_>) {
+    let bytes = fs::read(folder.join("states.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let inputs = [Input { adapter, weight: 1.0, name: "x".to_owned() }];
+    let mut checked = 0;
+    for edit in &adapter.edits {
+        let Edit::Intervention(edit) = edit else { panic!("{}", folder.display()) };
+        for run in ["n1", "n4"] {
+            let part = |part: &str| format!("{run}.{}.{part}", edit.label());
+            let mut h = states(&stored, &part("before"));
+            let plan =
+                SitePlan::new(&inputs, &At { component: None, site: &edit.site, width: h.dim().2 }).unwrap();
+            let input = edit.input_site.as_ref().map(|site| (site.clone(), states(&stored, &part("input"))));
+            let read: Inputs<'_, f32> = input.iter().map(|(site, x)| (site.clone(), x.view())).collect();
+            let (batch, seq, _) = h.dim();
+            let mask = Array2::from_elem((batch, seq), true);
+            plan.apply(h.view_mut(), &read, &Pass::prompt(mask.view())).unwrap();
+            let before = states(&stored, &part("before"));
+            let moved = h.iter().zip(&before).fold(0.0_f32, |most, (x, y)| most.max((x - y).abs()));
+            assert!(moved > 1e-3, "{} {} does nothing", folder.display(), edit.label());
+            if stored.names().contains(&part("residual").as_str()) {
+                h += &states(&stored, &part("residual"));
+            }
+            let wanted = states(&stored, &part("after"));
+            let worst = wanted.iter().fold(0.0_f32, |worst, x| worst.max(x.abs()));
+            let error = h.iter().zip(&wanted).fold(0.0_f32, |error, (x, y)| error.max((x - y).abs())) / worst;
+            assert!(error <= 1e-6, "{} {run} {}: {error}", folder.display(), edit.label());
+            checked += 1;
+        }
+    }
+    let befores = stored.names().into_iter().filter(|name| name.ends_with(".before")).count();
+    assert_eq!(checked, befores, "{}: a site is left out", folder.display());
+}
+
+#[test]
+fn bottleneck_adapters_leave_the_states_of_the_library() {
+    let cases = cases_of("bottleneck");
+    assert_eq!(cases.len(), 8);
+    for (folder, facts) in cases {
+        let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+        let blobs = files.iter().collect();
+        let found = fitment_convert::read(&blobs, &ReadOptions::default());
+        if facts["refused"] == true {
+            let error = found.unwrap_err();
+            assert!(matches!(error, fitment_convert::Error::Unsupported { .. }), "{error}");
+            continue;
+        }
+        let adapter = found.unwrap().adapter;
+        check_bottlenecks(&folder, &adapter);
+        let bytes = fitment_core::to_bytes(&adapter).unwrap();
+        check_bottlenecks(&folder, &fitment_core::read(&bytes).unwrap());
+    }
+}
+
+#[test]
+fn loras_give_the_weights_that_the_library_merges() {
+    let cases = cases_of("lora");
+    assert_eq!(cases.len(), 3);
+    for (folder, _) in cases {
+        let (room, base) = (fitment_tests::place::scratch(), folder.join("base"));
+        for bound in [true, false] {
+            let file = room.path().join(format!("{bound}.fitment.safetensors"));
+            let out = room.path().join(format!("out_{bound}"));
+            let mut convert = fitment();
+            convert.arg("convert").arg(folder.join("adapter")).arg("-o").arg(&file);
+            if bound {
+                convert.arg("--base").arg(&base);
+            }
+            let output = convert.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let output = fitment().arg("apply").arg(&base).arg(&file).arg("-o").arg(&out).output().unwrap();
+            // Checkpoints of a bare model lack the prefix of the class: only a conversion with the base knows.
+            if !bound && !folder.ends_with("lora_llama") {
+                assert!(String::from_utf8_lossy(&output.stderr).contains("the base has no such tensor"));
+                continue;
+            }
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            check_merged(&folder, &out);
+        }
+    }
+}
+
+fn check_merged(folder: &Path, out: &Path) {
+    let open = |path: PathBuf| CheckpointDir::open(&path, Access::Read).unwrap();
+    let (ours, base) = (open(out.to_owned()), open(folder.join("base")));
+    let wanted = open(folder.join("merged.safetensors"));
+    let mut changed = 0;
+    for (name, info) in ours.tensors() {
+        let (found, before) = (ours.read(name).unwrap(), base.read(name).unwrap());
+        if !wanted.tensors().contains_key(name) {
+            assert!(found == before, "{} {name}", folder.display());
+            continue;
+        }
+        let merged = wanted.read(name).unwrap();
+        let far = distance(info.dtype, &found, &merged, None);
+        assert!(far.relative <= 1e-6, "{} {name}: {far:?}", folder.display());
+        assert_eq!(found == before, merged == before, "{} {name}", folder.display());
+        changed += usize::from(found != before);
+    }
+    assert!(changed >= 6, "{}: {changed}", folder.display());
 }
 
 /// The files that are written, in memory.

@@ -36,17 +36,87 @@ fn noreft_and_direft_are_told_apart_by_the_user() {
 fn other_methods_are_refused_by_name() {
     let (_, weights) = load("noreft");
     for (config, method) in [
-        (r#"{"config": {"architecture": "lora", "composition_mode": "add"}, "model_type": "bert"}"#, "LoRA"),
         (r#"{"config": {"architecture": "lora", "composition_mode": "scale"}, "model_type": "bert"}"#, "IA3"),
-        (
-            r#"{"config": {"architecture": null, "reduction_factor": 16}, "model_type": "bert"}"#,
-            "a bottleneck adapter",
-        ),
+        (r#"{"config": {"architecture": "lora", "use_dora": true}, "model_type": "bert"}"#, "use_dora"),
+        (r#"{"config": {"architecture": "lora", "use_gating": true}, "model_type": "bert"}"#, "use_gating"),
+        (r#"{"config": {"architecture": "lora", "vera_d": 0.1}, "model_type": "bert"}"#, "VeRA"),
+        (r#"{"config": {"architecture": "mtl_lora"}, "model_type": "bert"}"#, "mtl_lora"),
+        (r#"{"config": {"reduction_factor": 16}, "model_type": "t5"}"#, "model_type t5"),
         (r#"{"config": {"architecture": "prefix_tuning"}, "model_type": "bert"}"#, "prefix_tuning"),
+        (r#"{"config": {"architecture": "union", "configs": []}, "model_type": "bert"}"#, "union"),
     ] {
         let error = read(&files(config, &weights), &ReadOptions::default()).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains(method), "{error}");
         assert_eq!(codes(config, &weights), ["H005"]);
+    }
+}
+
+#[test]
+fn parts_of_bottleneck_adapters_without_an_edit_are_refused_by_name() {
+    let (config, weights) = load("bn_houlsby_bert");
+    assert_eq!(codes(&config, &weights), Vec::<&str>::new());
+    for (from, to, name) in [
+        ("\"phm_layer\": false", "\"phm_layer\": true", "phm_layer"),
+        ("\"use_gating\": false", "\"use_gating\": true", "use_gating"),
+        ("\"ln_before\": false", "\"ln_before\": true", "ln_before"),
+        ("\"ln_after\": false", "\"ln_after\": true", "ln_after"),
+        ("\"cross_adapter\": false", "\"cross_adapter\": true", "cross_adapter"),
+        ("\"inv_adapter\": null", "\"inv_adapter\": \"nice\"", "inv_adapter"),
+        ("\"scaling\": 1.0", "\"scaling\": \"channel\"", "channel"),
+        ("\"original_ln_after\": true", "\"original_ln_after\": false", "original_ln_after"),
+        ("\"original_ln_before\": false", "\"original_ln_before\": true", "pfeiffer"),
+        ("\"residual_before_ln\": true", "\"residual_before_ln\": \"post_add\"", "post_add"),
+        ("\"model_type\": \"bert\"", "\"model_type\": \"albert\"", "albert"),
+    ] {
+        // Quotes and all: `ln_before` is the end of another key too.
+        assert!(config.contains(from), "{from}");
+        let changed = config.replace(from, to);
+        assert_eq!(codes(&changed, &weights), ["H005"], "{to}");
+        let error = read(&files(&changed, &weights), &ReadOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(name) && !error.contains('\n'), "{error}");
+    }
+    let mut told = files(&config, &weights);
+    told.insert("adapter_interface.json", b"{}");
+    assert_eq!(adapters::check(&told, None).unwrap()[0].code.0, "H005");
+    // Behind attention no module of a Llama puts out the sum.
+    let (config, weights) = load("bn_parallel_llama");
+    let sums = config.replace("\"is_parallel\": true", "\"is_parallel\": false");
+    let sums = sums.replace("\"original_ln_before\": false", "\"original_ln_before\": true");
+    assert_eq!(codes(&sums, &weights), ["H005"]);
+}
+
+#[test]
+fn damaged_bottleneck_adapters_and_loras_are_refused() {
+    let (config, weights) = load("bn_houlsby_bert");
+    for (from, to, code) in [
+        ("\"mh_adapter\": true", "\"mh_adapter\": false", "H018"),
+        ("\"leave_out\": []", "\"leave_out\": [1]", "H014"),
+        ("\"hidden_size\": 16", "\"hidden_size\": 24", "H015"),
+        ("\"name\": \"x\"", "\"name\": \"y\"", "H016"),
+        ("\"scaling\": 1.0", "\"scaling\": true", "H002"),
+        ("\"non_linearity\": \"swish\"", "\"non_linearity\": \"snake\"", "H002"),
+        ("\"non_linearity\": \"swish\",", "", "H002"),
+    ] {
+        assert!(config.contains(from), "{from}");
+        assert_eq!(codes(&config.replace(from, to), &weights), [code], "{to}");
+    }
+    // A learned scale that is not there, and one that nothing asks for.
+    let learned = config.replace("\"scaling\": 1.0", "\"scaling\": \"learned\"");
+    assert!(codes(&learned, &weights).contains(&"H007"));
+    let (other, scaled) = load("bn_parallel_llama");
+    assert!(codes(&other.replace("\"scaling\": \"learned\"", "\"scaling\": 2.0"), &scaled).contains(&"H006"));
+    assert!(codes(&other, &weights).contains(&"H006"));
+    let (config, lora) = load("lora_gpt2");
+    assert_eq!(codes(&config, &lora), Vec::<&str>::new());
+    assert!(codes(&config.replace("\"r\": 2", "\"r\": 3"), &lora).contains(&"H008"));
+    assert_eq!(codes(&config.replace("\"r\": 2", "\"r\": 0"), &lora), ["H002"]);
+    let three = config.replace("\"v\",", "\"v\", \"k\",");
+    assert!(codes(&three, &lora).contains(&"H008"));
+    for weights in [&weights, &lora, &scaled] {
+        for len in (0..weights.len()).step_by(499) {
+            let _ = read(&files(&config, &weights[..len]), &ReadOptions::default());
+            let _ = read(&files(&learned, &weights[..len]), &ReadOptions::default());
+        }
     }
 }
 

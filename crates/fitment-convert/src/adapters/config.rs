@@ -1,12 +1,13 @@
 //! `adapter_config.json`: what of it decides the function.
 
+use super::methods::{self, Method};
 use super::rules;
 use crate::error::one_line;
 use fitment_core::model::Activation;
 use fitment_core::{Finding, json};
 use serde_json::{Map, Value};
 
-/// The config of a ReFT.
+/// The config of an adapter.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Config {
     pub(super) name: Option<String>,
@@ -21,13 +22,16 @@ pub(super) struct Config {
     /// `None` for all.
     pub(super) layers: Option<Vec<u64>>,
     pub(super) activation: Option<Activation>,
+    /// Layers without the adapter, where the config names those.
+    pub(super) left_out: Vec<u64>,
+    pub(super) method: Method,
 }
 
 /// What a config is.
 pub(super) enum Parsed {
-    Reft(Config),
-    /// Another method, and its name.
-    Other(String),
+    Known(Box<Config>),
+    /// What of it has no edit here.
+    Refused(String),
 }
 
 /// Reads the config, or says every breach.
@@ -41,69 +45,98 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Vec<Finding>> {
     let Some(fields) = root.get("config").and_then(Value::as_object) else {
         return Err(breach("config", "is no object: versions before 1.0 named a config by a text"));
     };
-    if fields.get("architecture").and_then(Value::as_str) != Some("reft") {
-        return Ok(Parsed::Other(method(fields)));
-    }
     let mut read = Reader { fields, findings: Vec::new() };
     let text = |key: &str| root.get(key).and_then(Value::as_str).map(str::to_owned);
+    let model_type = text("model_type").unwrap_or_default();
+    let method = match (name(fields), fields.get("architecture").and_then(Value::as_str)) {
+        (_, Some("reft")) => Ok(Method::Reft),
+        (BOTTLENECK, None) => methods::bottleneck(&mut read, &model_type).map(Method::Bottleneck),
+        (LORA, _) => methods::lora(&mut read, &model_type).map(Method::Lora),
+        (other, _) => Err(format!("the method is {other}; of this library, {READ} are read")),
+    };
+    let method = match method {
+        Ok(method) => method,
+        Err(reason) => return Ok(Parsed::Refused(reason)),
+    };
+    let is_reft = matches!(method, Method::Reft);
     let config = Config {
         name: text("name"),
         model_name: text("model_name").filter(|name| !name.is_empty()),
         version: text("version"),
         hidden_size: root.get("hidden_size").and_then(Value::as_u64),
-        prefix_positions: read.count("prefix_positions").unwrap_or_default(),
-        suffix_positions: read.count("suffix_positions").unwrap_or_default(),
-        r: read.count("r"),
-        orthogonality: read.flag("orthogonality"),
-        tied_weights: read.flag("tied_weights").unwrap_or_default(),
-        layers: read.layers(),
-        activation: read.activation(),
+        left_out: if is_reft { Vec::new() } else { read.numbers("leave_out").unwrap_or_default() },
+        method,
+        ..if is_reft { read.reft() } else { Config::default() }
     };
     match read.findings {
-        findings if findings.is_empty() => Ok(Parsed::Reft(config)),
+        findings if findings.is_empty() => Ok(Parsed::Known(Box::new(config))),
         findings => Err(findings),
     }
 }
 
-/// What a config that is not ReFT's is called.
-fn method(fields: &Map<String, Value>) -> String {
+const READ: &str = "ReFT, bottleneck adapters and LoRA";
+const BOTTLENECK: &str = "a bottleneck adapter";
+const LORA: &str = "LoRA";
+
+/// What a config's method is called.
+fn name(fields: &Map<String, Value>) -> &str {
     match fields.get("architecture").and_then(Value::as_str) {
-        Some("lora") if fields.get("composition_mode").and_then(Value::as_str) == Some("scale") => {
-            "IA3".to_owned()
-        }
-        Some("lora") => "LoRA".to_owned(),
-        Some(other) => one_line(other),
-        None if fields.contains_key("reduction_factor") => "a bottleneck adapter".to_owned(),
-        None => "without an architecture".to_owned(),
+        Some("lora") if fields.get("composition_mode").and_then(Value::as_str) == Some("scale") => "IA3",
+        Some("lora") => LORA,
+        // A union lists configs; a name comes as it is.
+        Some(other) if other.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => other,
+        Some(_) => "of a name that no version has",
+        None if fields.contains_key("reduction_factor") => BOTTLENECK,
+        None => "without an architecture",
     }
 }
 
-struct Reader<'c> {
+pub(super) struct Reader<'c> {
     fields: &'c Map<String, Value>,
     findings: Vec<Finding>,
 }
 
 impl<'c> Reader<'c> {
-    fn get(&self, key: &str) -> Option<&'c Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&'c Value> {
         self.fields.get(key).filter(|value| !value.is_null())
     }
 
-    fn breach<T>(&mut self, key: &str, value: &Value, wanted: &str) -> Option<T> {
+    pub(super) fn breach<T>(&mut self, key: &str, value: &Value, wanted: &str) -> Option<T> {
         let message = format!("is {}, {wanted} is asked for", one_line(&value.to_string()));
         self.findings.push(Finding::new(&rules::H_CONFIG, key, message));
         None
     }
 
-    fn count(&mut self, key: &str) -> Option<u64> {
+    pub(super) fn count(&mut self, key: &str) -> Option<u64> {
         // Counts beyond 2⁵³ are no exact JSON numbers (spec section 5.6).
         let value = self.get(key)?;
         let count = value.as_u64().filter(|count| *count <= 1 << 53);
         count.or_else(|| self.breach(key, value, "a count"))
     }
 
-    fn flag(&mut self, key: &str) -> Option<bool> {
+    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
         let value = self.get(key)?;
         value.as_bool().or_else(|| self.breach(key, value, "true or false"))
+    }
+
+    /// What only a ReFT has.
+    fn reft(&mut self) -> Config {
+        Config {
+            prefix_positions: self.count("prefix_positions").unwrap_or_default(),
+            suffix_positions: self.count("suffix_positions").unwrap_or_default(),
+            r: self.count("r"),
+            orthogonality: self.flag("orthogonality"),
+            tied_weights: self.flag("tied_weights").unwrap_or_default(),
+            layers: self.layers(),
+            activation: self.activation(),
+            ..Config::default()
+        }
+    }
+
+    fn numbers(&mut self, key: &str) -> Option<Vec<u64>> {
+        let value = self.get(key)?;
+        let numbers = value.as_array().and_then(|layers| layers.iter().map(Value::as_u64).collect());
+        numbers.or_else(|| self.breach(key, value, "a list of numbers"))
     }
 
     fn layers(&mut self) -> Option<Vec<u64>> {
@@ -113,7 +146,7 @@ impl<'c> Reader<'c> {
     }
 
     /// By the library's names: transformers' in lower case, and one of its own.
-    fn activation(&mut self) -> Option<Activation> {
+    pub(super) fn activation(&mut self) -> Option<Activation> {
         let value = self.get("non_linearity")?;
         let name = value.as_str().unwrap_or_default().to_lowercase();
         let name = match &*name {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub(super) const WEIGHTS: &str = "adapter.safetensors";
+const INTERFACE: &str = "adapter_interface.json";
 pub(super) const PICKLE: &str = "pytorch_adapter.bin";
 /// What a Fitment file calls the form of such weights.
 pub(super) const TORCH: &str = "torch";
@@ -30,6 +31,8 @@ pub(super) struct Folder<'a> {
     /// Path of the weight file.
     pub(super) weights: Option<String>,
     pub(super) is_torch: bool,
+    /// The library was told of the model's modules, which it had no class for.
+    pub(super) has_interface: bool,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -69,8 +72,9 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
     let file = |name: &str| {
         Some(format!("{}{name}", folder.prefix)).and_then(|path| Some((files.get(&path)?, path)))
     };
+    let (whole, pickle, interface) = (file(WEIGHTS), file(PICKLE), file(INTERFACE));
     folder.config = file(CONFIG).map(|(bytes, _)| bytes);
-    let (whole, pickle) = (file(WEIGHTS), file(PICKLE));
+    folder.has_interface = interface.is_some();
     if folder.config.is_none() {
         let place = format!("{}{CONFIG}", folder.prefix);
         folder.findings.push(Finding::new(

@@ -3,7 +3,8 @@
 use super::config::{self, Config, Parsed};
 use super::folder::{CONFIG, Folder};
 use super::keys::{self, Part};
-use super::rules;
+use super::methods::Method;
+use super::{bottleneck, lora, rules};
 use crate::orthogonal;
 use fitment_core::Finding;
 use fitment_core::tensor::{Dtype, Tensor};
@@ -41,10 +42,17 @@ pub(super) enum Projection<'a> {
 pub(super) struct Inspected<'a> {
     pub(super) config: Config,
     pub(super) units: Vec<Unit<'a>>,
+    pub(super) bottlenecks: Vec<bottleneck::Unit<'a>>,
+    pub(super) loras: Vec<lora::Unit<'a>>,
+    /// Names of adapters in the keys.
+    adapters: BTreeSet<String>,
     pub(super) findings: Vec<Finding>,
 }
 
 type Parts<'a> = BTreeMap<Part, Tensor<'a>>;
+
+/// The tensors of a unit, by the ends of their keys.
+pub(super) type Group<'a> = BTreeMap<&'static str, Tensor<'a>>;
 
 /// Looks at a folder as a whole.
 pub(super) fn inspect<'a>(folder: &Folder<'a>) -> Inspected<'a> {
@@ -55,22 +63,90 @@ pub(super) fn inspect<'a>(folder: &Folder<'a>) -> Inspected<'a> {
             seen.findings.extend(findings);
             return seen;
         }
-        Some(Ok(Parsed::Other(method))) => {
-            let message = format!("the method is {method}; ReFT is read of this library");
-            seen.findings.push(Finding::new(&rules::H_UNSUPPORTED, "config", message));
+        Some(Ok(Parsed::Refused(reason))) => {
+            seen.findings.push(Finding::new(&rules::H_UNSUPPORTED, "config", reason));
             return seen;
         }
-        Some(Ok(Parsed::Reft(config))) => seen.config = config,
+        Some(Ok(Parsed::Known(config))) => seen.config = *config,
     }
+    match seen.config.method.clone() {
+        Method::Reft => reft(folder, &mut seen),
+        Method::Bottleneck(_) if folder.has_interface => {
+            let message = "a bottleneck adapter of a model that the library was told of by adapter_interface.json: where it acts is not known";
+            seen.findings.push(Finding::new(&rules::H_UNSUPPORTED, "config", message));
+        }
+        Method::Bottleneck(form) if folder.weights.is_some() => {
+            bottleneck::units(&folder.tensors, &form, &mut seen);
+            seen.findings.extend(beside_the_tensors(&seen));
+        }
+        Method::Lora(form) if folder.weights.is_some() => {
+            lora::units(&folder.tensors, &form, &mut seen);
+            seen.findings.extend(beside_the_tensors(&seen));
+        }
+        Method::Bottleneck(_) | Method::Lora(_) => {}
+    }
+    seen
+}
+
+fn reft<'a>(folder: &Folder<'a>, seen: &mut Inspected<'a>) {
     if seen.config.prefix_positions == 0 && seen.config.suffix_positions == 0 {
         let message = "prefix_positions and suffix_positions are 0";
         seen.findings.push(Finding::new(&rules::H_POSITIONS, CONFIG, message));
     }
     if folder.weights.is_some() {
-        units(folder, &mut seen);
-        contradictions(&mut seen);
+        units(folder, seen);
+        contradictions(seen);
     }
-    seen
+}
+
+impl<'a> Inspected<'a> {
+    /// Looks at one tensor of an adapter.
+    pub(super) fn note_tensor(&mut self, name: &str, adapter: &str, tensor: &Tensor<'a>) {
+        self.adapters.insert(adapter.to_owned());
+        if !matches!(tensor.dtype(), Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let message = format!("is {}, a float is asked for", tensor.dtype());
+            self.findings.push(Finding::new(&rules::H_DTYPE, name, message));
+        }
+    }
+}
+
+/// What the tensors of a bottleneck adapter or a LoRA say together, and where the config contradicts them.
+fn beside_the_tensors(seen: &Inspected<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut say = |rule, place: &str, message: String| findings.push(Finding::new(rule, place, message));
+    let config = &seen.config;
+    if seen.bottlenecks.is_empty() && seen.loras.is_empty() {
+        say(&rules::H_UNIT, "", "the file holds no whole adapter".to_owned());
+    }
+    let names = &seen.adapters;
+    if names.len() > 1 {
+        say(&rules::H_KEY, "", format!("the tensors are of several adapters: {names:?}"));
+    }
+    if let (Some(stated), Some(found)) = (&config.name, names.first())
+        && names.len() == 1
+        && stated != found
+    {
+        say(&rules::H_NAME, "config", format!("name is {stated:?}, the keys say {found:?}"));
+    }
+    let widths: BTreeSet<u64> = seen.bottlenecks.iter().map(bottleneck::Unit::width).collect();
+    if widths.len() > 1 {
+        say(&rules::H_SHAPE, "config", format!("units are of widths {widths:?}"));
+    }
+    if let (Some(stated), Some(width)) = (config.hidden_size, widths.first())
+        && stated != *width
+    {
+        say(&rules::H_WIDTH, "config", format!("hidden_size is {stated}, the tensors are {width} wide"));
+    }
+    let left_out: BTreeSet<u64> = seen
+        .bottlenecks
+        .iter()
+        .map(|unit| unit.layer)
+        .filter(|layer| config.left_out.contains(layer))
+        .collect();
+    if !left_out.is_empty() {
+        say(&rules::H_LAYERS, "config", format!("leave_out has {left_out:?}, and so have the tensors"));
+    }
+    findings
 }
 
 /// Sorts the tensors into units.
@@ -82,16 +158,12 @@ fn units<'a>(folder: &Folder<'a>, seen: &mut Inspected<'a>) {
             seen.findings.push(Finding::new(&rules::H_KEY, &**name, message));
             continue;
         };
-        if !matches!(tensor.dtype(), Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            let message = format!("is {}, a float is asked for", tensor.dtype());
-            seen.findings.push(Finding::new(&rules::H_DTYPE, &**name, message));
-        }
+        seen.note_tensor(name, key.adapter, tensor);
         let place = (key.layer, key.block.to_owned(), key.adapter.to_owned(), key.unit);
         groups.entry(place).or_default().insert(key.part, tensor.clone());
     }
-    let adapters: BTreeSet<&String> = groups.keys().map(|(_, _, adapter, _)| adapter).collect();
-    if adapters.len() > 1 {
-        let message = format!("the tensors are of several adapters: {adapters:?}");
+    if seen.adapters.len() > 1 {
+        let message = format!("the tensors are of several adapters: {:?}", seen.adapters);
         seen.findings.push(Finding::new(&rules::H_KEY, "", message));
     }
     if groups.is_empty() {

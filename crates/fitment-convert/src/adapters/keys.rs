@@ -50,9 +50,13 @@ pub(super) fn parse(key: &str) -> Option<Key<'_>> {
         _ => return None,
     };
     let (part, _) = Part::ALL.into_iter().find(|(_, name)| *name == part)?;
+    Some(Key { block, layer: layer_of(block)?, adapter, unit, part })
+}
+
+/// The number of a block, the last part of its path.
+pub(super) fn layer_of(block: &str) -> Option<u64> {
     let number = block.rsplit('.').next()?;
-    let layer = number.parse().ok().filter(|layer: &u64| layer.to_string() == number)?;
-    Some(Key { block, layer, adapter, unit, part })
+    number.parse().ok().filter(|layer: &u64| layer.to_string() == number)
 }
 
 /// The key of a tensor.

@@ -1,22 +1,25 @@
 use super::edits::{self, Formula};
 use super::folder::{self, CONFIG, Folder, TORCH};
 use super::inspect::{Inspected, Projection, Unit, inspect};
-use super::{keys, rules};
+use super::methods::Method;
+use super::{bottleneck, keys, lora, rules};
+use crate::bind::bind;
 use crate::error::{Error, one_line};
 use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
-use fitment_core::model::{About, Base, Edit, KeptTensor, Source, SourceFile};
+use fitment_core::model::{About, Base, BaseTensor, Edit, Intervention, KeptTensor, Source, SourceFile};
 use fitment_core::{Adapter, Severity};
 
-/// Reads a ReFT: an intervention for each unit that acts on some token.
+/// Reads an adapter: interventions for the units of a ReFT that act on some token and for bottleneck adapters, `lora` edits for LoRA.
 ///
 /// # Errors
-/// [`Error::Malformed`] for files that break a rule; [`Error::Unsupported`] for another method;
-/// [`Error::Ambiguous`] when the projection is not orthogonal and `formula` does not say whether it is subtracted.
+/// [`Error::Malformed`] for files that break a rule; [`Error::Unsupported`] for another method, or what has no edit here;
+/// [`Error::Ambiguous`] when the projection is not orthogonal and `formula` does not say whether it is subtracted; those of a base that does not fit a LoRA.
 pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let folder = folder::open(files, options.adapter_name)?;
-    let Inspected { config, units, findings } = inspect(&folder);
+    let mut seen = inspect(&folder);
+    let findings = std::mem::take(&mut seen.findings);
     if let Some(other) = findings.iter().find(|finding| finding.code == rules::H_UNSUPPORTED.code) {
         return Err(Error::Unsupported {
             what: "adapters".to_owned(),
@@ -29,26 +32,32 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     if !errors.is_empty() {
         return Err(Error::Malformed { findings: errors });
     }
-    let formula = formula(&units, options.formula)?;
-    let edits = edits::interventions(&units, &config, formula).unwrap_or_default();
-    let mut losses = Vec::new();
-    let has_parametrisation =
-        units.iter().any(|unit| matches!(unit.projection, Projection::Orthogonal { .. }));
-    if has_parametrisation && !options.keep_files {
-        let what = "the parametrisation of orthogonal projections, needed only to train on (--keep-files carries it)";
-        losses.push(Loss::FactsLeft { what });
-    }
-    let kept = units.iter().flat_map(|unit| kept(unit, &config, options.keep_files)).collect();
+    let Content { edits, kept, tensors, mut losses } = match &seen.config.method {
+        Method::Reft => reft(&seen, options)?,
+        Method::Bottleneck(form) => Content {
+            edits: interventions(bottleneck::interventions(&seen.bottlenecks, form)),
+            kept: bottleneck::kept(&seen.bottlenecks),
+            ..Content::default()
+        },
+        Method::Lora(form) => {
+            let placed = lora::place(&seen.loras, form, options.base)?;
+            let (tensors, losses) = (placed.tensors, placed.losses);
+            Content { edits: placed.edits, tensors, losses, ..Content::default() }
+        }
+    };
     let files = carried(files, &folder, options.keep_files, &mut losses);
-    let adapter = Adapter {
+    let config = seen.config;
+    let has_weights = edits.iter().any(|edit| edit.target().is_some());
+    let mut adapter = Adapter {
         base: Base {
-            name: options.base_name.map(str::to_owned).or_else(|| config.model_name.clone()),
+            name: options.base_name.map(str::to_owned).or(config.model_name),
+            tensors,
             ..Base::default()
         },
-        edits: edits.into_iter().map(Edit::Intervention).collect(),
+        edits,
         source: Some(Source {
             format: "adapters".to_owned(),
-            version: config.version.clone(),
+            version: config.version,
             weights: folder.is_torch.then(|| TORCH.to_owned()),
             files,
             kept,
@@ -58,7 +67,39 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         about: About::default(),
         extra: serde_json::Map::new(),
     };
+    if let Some(base) = options.base.filter(|_| has_weights) {
+        bind(&mut adapter, base)?;
+    }
     Ok(Converted { adapter, losses, findings })
+}
+
+/// What the tensors become.
+#[derive(Default)]
+struct Content<'a> {
+    edits: Vec<Edit<'a>>,
+    kept: Vec<KeptTensor<'a>>,
+    /// What a LoRA without its base expects.
+    tensors: Vec<BaseTensor>,
+    losses: Vec<Loss>,
+}
+
+fn interventions(found: Option<Vec<Intervention<'_>>>) -> Vec<Edit<'_>> {
+    found.unwrap_or_default().into_iter().map(Edit::Intervention).collect()
+}
+
+fn reft<'a>(seen: &Inspected<'a>, options: &ReadOptions<'_>) -> Result<Content<'a>, Error> {
+    let (config, units) = (&seen.config, &seen.units);
+    let formula = formula(units, options.formula)?;
+    let edits = interventions(edits::interventions(units, config, formula));
+    let mut losses = Vec::new();
+    let has_parametrisation =
+        units.iter().any(|unit| matches!(unit.projection, Projection::Orthogonal { .. }));
+    if has_parametrisation && !options.keep_files {
+        let what = "the parametrisation of orthogonal projections, needed only to train on (--keep-files carries it)";
+        losses.push(Loss::FactsLeft { what });
+    }
+    let kept = units.iter().flat_map(|unit| kept(unit, config, options.keep_files)).collect();
+    Ok(Content { edits, kept, losses, ..Content::default() })
 }
 
 /// Whether the projection is subtracted is saved nowhere; only LoReFT shows itself.

@@ -33,7 +33,7 @@ mod inspect;
 mod keys;
 mod leftovers;
 mod methods;
-mod names;
+pub(crate) mod names;
 mod orientation;
 mod pattern;
 mod placed;

@@ -20,18 +20,18 @@ use std::fmt;
 
 /// A tensor that the base must have, by its name in the model's class.
 #[derive(Clone, Debug)]
-pub(super) struct Want {
-    pub(super) name: String,
-    pub(super) fit: Fit,
+pub(crate) struct Want {
+    pub(crate) name: String,
+    pub(crate) fit: Fit,
     /// The adapter brings the tensor along where the base lacks it.
-    pub(super) may_create: bool,
+    pub(crate) may_create: bool,
     /// Reads or writes the vocabulary: may be missing on disk because it is tied.
-    pub(super) is_vocabulary: bool,
+    pub(crate) is_vocabulary: bool,
 }
 
 /// Which shapes fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
+pub(crate) enum Fit {
     /// `[out, in]`, or `[in, out]` as GPT-2's Conv1D stores it.
     Linear { out: u64, input: u64 },
     /// `[out, in, k…]`.
@@ -64,7 +64,7 @@ impl fmt::Display for Fit {
 
 /// Where every wanted tensor is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// Class name → name on disk, for all tensors of the base.
     index: BTreeMap<String, String>,
     /// Tensors that are one when the model is loaded.
@@ -73,7 +73,7 @@ pub(super) struct Names {
 
 impl Names {
     /// The name on disk, if the tensor is there under a name of its own.
-    pub(super) fn on_disk(&self, name: &str) -> Option<&str> {
+    pub(crate) fn on_disk(&self, name: &str) -> Option<&str> {
         self.index.get(name).map(String::as_str)
     }
 
@@ -119,7 +119,7 @@ impl Misses {
 /// # Errors
 /// [`Error::Unmapped`], [`Error::Mismatch`] when no way of naming finds all; [`Error::Ambiguous`] when two ways find
 /// different tensors; [`Error::Unsupported`] for a convolution with groups.
-pub(super) fn resolve(wants: &[Want], base: &dyn Checkpoint) -> Result<Names, Error> {
+pub(crate) fn resolve(wants: &[Want], base: &dyn Checkpoint) -> Result<Names, Error> {
     let plain: BTreeMap<String, String> =
         base.tensors().keys().map(|name| (name.clone(), name.clone())).collect();
     let identity = Names::of_index(plain.clone(), base);
