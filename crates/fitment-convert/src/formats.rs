@@ -134,7 +134,7 @@ pub const FORMATS: &[Format] = &[
         id: FormatId::Adapters,
         name: "adapters",
         title: "AdapterHub adapters",
-        what: "ReFT (LoReFT, NoReFT, DiReFT); bottleneck adapters and LoRA, read only",
+        what: "ReFT (LoReFT, NoReFT, DiReFT); bottleneck adapters and LoRA, written only as they came",
         looked_for: "adapter_config.json of that library, beside adapter.safetensors or pytorch_adapter.bin",
         detect: adapters::detect,
         read: Some(adapters::read),

@@ -110,6 +110,7 @@ fn damaged_bottleneck_adapters_and_loras_are_refused() {
     assert_eq!(codes(&config, &lora), Vec::<&str>::new());
     assert!(codes(&config.replace("\"r\": 2", "\"r\": 3"), &lora).contains(&"H008"));
     assert_eq!(codes(&config.replace("\"r\": 2", "\"r\": 0"), &lora), ["H002"]);
+    assert_eq!(codes(&config.replace("\"leave_out\": []", "\"leave_out\": [2]"), &lora), ["H014"]);
     let three = config.replace("\"v\",", "\"v\", \"k\",");
     assert!(codes(&three, &lora).contains(&"H008"));
     for weights in [&weights, &lora, &scaled] {

@@ -137,12 +137,9 @@ fn beside_the_tensors(seen: &Inspected<'_>) -> Vec<Finding> {
     {
         say(&rules::H_WIDTH, "config", format!("hidden_size is {stated}, the tensors are {width} wide"));
     }
-    let left_out: BTreeSet<u64> = seen
-        .bottlenecks
-        .iter()
-        .map(|unit| unit.layer)
-        .filter(|layer| config.left_out.contains(layer))
-        .collect();
+    let layers = seen.bottlenecks.iter().map(|unit| unit.layer);
+    let layers = layers.chain(seen.loras.iter().flat_map(lora::Unit::numbers));
+    let left_out: BTreeSet<u64> = layers.filter(|layer| config.left_out.contains(layer)).collect();
     if !left_out.is_empty() {
         say(&rules::H_LAYERS, "config", format!("leave_out has {left_out:?}, and so have the tensors"));
     }

@@ -152,6 +152,11 @@ impl<'a> Unit<'a> {
         format!("{}.weight", self.module)
     }
 
+    /// Numbers in the module's path, of which one is its layer.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.module.split('.').filter_map(|part| part.parse().ok())
+    }
+
     fn out(&self) -> u64 {
         self.b.dims().first().copied().unwrap_or_default()
     }
@@ -176,12 +181,16 @@ impl<'a> Unit<'a> {
             down,
             mid: None,
             magnitude: None,
-            origin: Origin { alpha: Some(form.alpha), rank: Some(form.r), ..Origin::default() },
+            // Thirds have the key of the tensor that their rows are of.
+            origin: Origin {
+                alpha: Some(form.alpha),
+                rank: Some(form.r),
+                keys: keys.clone().into(),
+                ..Origin::default()
+            },
         };
         let Some(thirds) = &self.thirds else {
-            let mut edit = edit(target.clone(), self.b.clone(), self.a.clone());
-            edit.origin.keys = keys.into();
-            return Some(vec![edit]);
+            return Some(vec![edit(target.clone(), self.b.clone(), self.a.clone())]);
         };
         let extent = self.out().checked_div(thirds.len() as u64)?;
         let part = |(number, third): (u64, &u64)| {
@@ -202,4 +211,24 @@ fn rows<'a>(matrix: &Tensor<'_>, start: u64, count: u64) -> Option<Tensor<'a>> {
     let (start, len) = (usize::try_from(start).ok()?, usize::try_from(count).ok()?);
     let bytes = matrix.bytes().get(start * row..(start + len) * row)?;
     Tensor::owned(matrix.dtype(), Shape::new(&[count, columns]).ok()?, bytes).ok()
+}
+
+/// Matrices of one width, one above the other.
+pub(super) fn stacked<'a>(parts: &[Tensor<'a>]) -> Option<Tensor<'a>> {
+    let (first, others) = parts.split_first()?;
+    if others.is_empty() {
+        return Some(first.clone());
+    }
+    let &[_, columns] = first.dims() else { return None };
+    let mut all = 0_u64;
+    let mut bytes = Vec::new();
+    for part in parts {
+        let &[rows, width] = part.dims() else { return None };
+        if width != columns || part.dtype() != first.dtype() {
+            return None;
+        }
+        all = all.checked_add(rows)?;
+        bytes.extend_from_slice(part.bytes());
+    }
+    Tensor::owned(first.dtype(), Shape::new(&[all, columns]).ok()?, bytes).ok()
 }

@@ -36,8 +36,9 @@
 //! **LoRA** is on the weights that the keys name, fused ones by thirds (table in `lora.rs`). Refused by name: (IA)³, gates,
 //! DoRA, VeRA, several tasks.
 //!
-//! Not here: the other methods, such as prefix tuning, which are refused by name; heads as edits; writing bottleneck adapters
-//! and LoRA for this library.
+//! What came from the library and is unchanged goes back tensor for tensor, by any method; anew, only ReFT is written.
+//!
+//! Not here: the other methods, such as prefix tuning, which are refused by name; heads as edits.
 
 mod bottleneck;
 mod config;
