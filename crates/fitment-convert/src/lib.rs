@@ -64,6 +64,7 @@ pub mod fitment;
 mod formats;
 pub mod gguf;
 mod loss;
+mod names;
 mod numbers;
 mod orthogonal;
 mod pass;

@@ -12,7 +12,7 @@ use super::methods::LoraForm;
 use super::rules;
 use crate::error::Error;
 use crate::loss::Loss;
-use crate::peft::names::{Fit, Want, resolve};
+use crate::names::{Fit, Want, resolve};
 use fitment_core::Finding;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{

@@ -33,7 +33,6 @@ mod inspect;
 mod keys;
 mod leftovers;
 mod methods;
-pub(crate) mod names;
 mod orientation;
 mod pattern;
 mod placed;

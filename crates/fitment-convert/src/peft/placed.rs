@@ -14,11 +14,11 @@
 //! | the bias of a masked-LM head, under either name | both names |
 
 use super::config::Config;
-use super::names::Names;
 use super::rules;
 use super::units::{Change, LoraKind, Reach, Unit};
 use super::values::is_copy;
 use crate::error::Error;
+use crate::names::Names;
 use crate::tying::{Tied, flag_scales_logits};
 use fitment_core::Finding;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError, TensorInfo};

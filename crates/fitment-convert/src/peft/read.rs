@@ -4,7 +4,6 @@ use super::checks::check_missing;
 use super::config::Config;
 use super::folder::{Folder, TORCH};
 use super::inspect::{Inspection, inspect};
-use super::names::resolve;
 use super::orientation;
 use super::placed::{Ground, Place, Placed};
 use super::units::{self, Change, LoraKind, Reach, Unit, wants};
@@ -13,6 +12,7 @@ use crate::bind::bind;
 use crate::error::{Clash, Error};
 use crate::files::Files;
 use crate::loss::Loss;
+use crate::names::resolve;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{

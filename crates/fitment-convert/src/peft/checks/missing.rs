@@ -1,7 +1,7 @@
 //! Modules that the config selects in the base, and the file does not hold.
 
+use crate::names::Names;
 use crate::peft::config::{Config, Modules};
-use crate::peft::names::Names;
 use crate::peft::pattern::PatternFault;
 use crate::peft::rules;
 use crate::peft::selection::{Choice, Selection};

@@ -1,4 +1,4 @@
-//! From the names of the model's class, which PEFT's keys follow, to those of the checkpoint on disk.
+//! From the names of the model's class, which the keys of PEFT and of AdapterHub follow, to those of the checkpoint on disk.
 //!
 //! | adapter made on | keys | checkpoint | bridged by |
 //! |---|---|---|---|
@@ -10,7 +10,6 @@
 //! A way is taken only if every module is found by it, in a tensor of fitting shape, and no other way of the same kind
 //! leads to other tensors. Renames are those of transformers 5.23, `conversion_mapping.py`.
 
-use super::config::Refusal;
 use crate::bind::unmapped;
 use crate::error::{Clash, Error};
 use crate::tying::{Tied, find_tied};
@@ -68,7 +67,7 @@ pub(crate) struct Names {
     /// Class name → name on disk, for all tensors of the base.
     index: BTreeMap<String, String>,
     /// Tensors that are one when the model is loaded.
-    pub(super) tied: Vec<Tied>,
+    pub(crate) tied: Vec<Tied>,
 }
 
 impl Names {
@@ -78,12 +77,12 @@ impl Names {
     }
 
     /// Every tensor of the base: its names in the class, with its name on disk.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.index.iter().map(|(name, disk)| (name.as_str(), disk.as_str()))
     }
 
     /// The tied tensors that a name belongs to.
-    pub(super) fn tied_with(&self, name: &str) -> Option<&Tied> {
+    pub(crate) fn tied_with(&self, name: &str) -> Option<&Tied> {
         self.tied.iter().find(|tied| tied.holds(name))
     }
 
@@ -105,7 +104,7 @@ impl Names {
 struct Misses {
     missing: Vec<String>,
     clashes: Vec<Clash>,
-    refusal: Option<Refusal>,
+    refusal: Option<Error>,
 }
 
 impl Misses {
@@ -184,25 +183,22 @@ fn misses(names: &Names, wants: &[Want], base: &dyn Checkpoint) -> Misses {
     misses
 }
 
-fn grouped(disk: &str, wanted: &[u64], dims: &[u64]) -> Option<Refusal> {
+fn grouped(disk: &str, wanted: &[u64], dims: &[u64]) -> Option<Error> {
     let (&[out, input, ..], &[base_out, base_in, ..]) = (wanted, dims) else { return None };
     let same_kernel = wanted.get(2..) == dims.get(2..);
     let groups =
         out == base_out && same_kernel && 0 < base_in && base_in < input && input.is_multiple_of(base_in);
-    groups.then(|| {
-        let reason =
-            "in a convolution with groups, lora_A sees all inputs: no grouped weight holds the product";
-        Refusal::new(
-            format!("{disk} (groups > 1)"),
-            reason,
-            "serve it unmerged with PEFT, which refuses to merge it too",
-        )
+    groups.then(|| Error::Unsupported {
+        what: format!("{disk} (groups > 1)"),
+        reason: "in a convolution with groups, lora_A sees all inputs: no grouped weight holds the product"
+            .to_owned(),
+        hint: "serve it unmerged with PEFT, which refuses to merge it too".to_owned(),
     })
 }
 
 fn failure(misses: Misses, base: &dyn Checkpoint) -> Error {
-    if let Some(Refusal { what, reason, hint }) = misses.refusal {
-        return Error::Unsupported { what, reason, hint };
+    if let Some(refusal) = misses.refusal {
+        return refusal;
     }
     if let Some(first) = misses.missing.first() {
         let module = first.rsplit_once('.').map_or(first.as_str(), |(module, _)| module);
