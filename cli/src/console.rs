@@ -126,7 +126,8 @@ fn line(label: &str, style: Style, message: &dyn Display) {
 fn with_causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if !text.ends_with(&cause) {
+        let is_told = text.strip_suffix(&cause).is_some_and(|head| head.is_empty() || head.ends_with(": "));
+        if !is_told {
             text.extend([if text.is_empty() { "" } else { ": " }, cause.as_str()]);
         }
     }

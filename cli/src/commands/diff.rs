@@ -101,6 +101,7 @@ fn stopped(error: Error) -> Failure {
         Error::Reshaped { .. } | Error::NothingInCommon { .. } => {
             Some("the two are of different models: compare checkpoints of one architecture")
         }
+        Error::NotFinite { .. } => Some("mend the tensor, or take it out of the tuned checkpoint"),
         Error::NoTensors { .. } => Some("name the folder or file that holds the model's weights"),
         _ => None,
     };

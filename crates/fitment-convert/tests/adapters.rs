@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use fitment_convert::{Error, Files, FormatId, ReadOptions, adapters, detect, read};
+use fitment_core::container::{Entry, read_foreign, write_container};
+use fitment_core::tensor::Tensor;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The config and the weights of a fixture.
@@ -118,6 +121,28 @@ fn damaged_bottleneck_adapters_and_loras_are_refused() {
             let _ = read(&files(&config, &weights[..len]), &ReadOptions::default());
             let _ = read(&files(&learned, &weights[..len]), &ReadOptions::default());
         }
+    }
+}
+
+/// Such a block has no site: the adapter must not become one that does nothing.
+#[test]
+fn blocks_that_are_no_modules_are_refused() {
+    for case in ["bn_parallel_llama", "bn_houlsby_gpt2", "noreft"] {
+        let (config, weights) = load(case);
+        let container = read_foreign(&weights).unwrap();
+        let tensor = |entry: &Entry| {
+            let bytes = weights[container.data_range(entry)].to_vec();
+            (
+                format!("odd name.{}", entry.name),
+                Tensor::owned(entry.dtype, entry.shape.clone(), bytes).unwrap(),
+            )
+        };
+        let tensors: Vec<(String, Tensor<'_>)> = container.entries().iter().map(tensor).collect();
+        let mut renamed = Vec::new();
+        let items = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
+        write_container(&BTreeMap::new(), items, &mut renamed).unwrap();
+        let error = read(&files(&config, &renamed), &ReadOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("H006"), "{case}: {error}");
     }
 }
 

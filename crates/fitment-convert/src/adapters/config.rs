@@ -64,7 +64,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Vec<Finding>> {
         model_name: text("model_name").filter(|name| !name.is_empty()),
         version: text("version"),
         hidden_size: root.get("hidden_size").and_then(Value::as_u64),
-        left_out: if is_reft { Vec::new() } else { read.numbers("leave_out").unwrap_or_default() },
+        left_out: if is_reft {
+            Vec::new()
+        } else {
+            read.numbers("leave_out", "a list of numbers").unwrap_or_default()
+        },
         method,
         ..if is_reft { read.reft() } else { Config::default() }
     };
@@ -133,16 +137,15 @@ impl<'c> Reader<'c> {
         }
     }
 
-    fn numbers(&mut self, key: &str) -> Option<Vec<u64>> {
+    fn numbers(&mut self, key: &str, wanted: &str) -> Option<Vec<u64>> {
         let value = self.get(key)?;
         let numbers = value.as_array().and_then(|layers| layers.iter().map(Value::as_u64).collect());
-        numbers.or_else(|| self.breach(key, value, "a list of numbers"))
+        numbers.or_else(|| self.breach(key, value, wanted))
     }
 
     fn layers(&mut self) -> Option<Vec<u64>> {
-        let value = self.get("layers").filter(|value| value.as_str() != Some("all"))?;
-        let numbers = value.as_array().and_then(|layers| layers.iter().map(Value::as_u64).collect());
-        numbers.or_else(|| self.breach("layers", value, "\"all\" or a list of numbers"))
+        let is_all = self.get("layers").and_then(Value::as_str) == Some("all");
+        if is_all { None } else { self.numbers("layers", "\"all\" or a list of numbers") }
     }
 
     /// By the library's names: transformers' in lower case, and one of its own.

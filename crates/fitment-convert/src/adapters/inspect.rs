@@ -74,16 +74,19 @@ pub(super) fn inspect<'a>(folder: &Folder<'a>) -> Inspected<'a> {
         Method::Bottleneck(_) if folder.has_interface => {
             let message = "a bottleneck adapter of a model that the library was told of by adapter_interface.json: where it acts is not known";
             seen.findings.push(Finding::new(&rules::H_UNSUPPORTED, "config", message));
+            return seen;
         }
         Method::Bottleneck(form) if folder.weights.is_some() => {
             bottleneck::units(&folder.tensors, &form, &mut seen);
-            seen.findings.extend(beside_the_tensors(&seen));
         }
         Method::Lora(form) if folder.weights.is_some() => {
             lora::units(&folder.tensors, &form, &mut seen);
-            seen.findings.extend(beside_the_tensors(&seen));
         }
-        Method::Bottleneck(_) | Method::Lora(_) => {}
+        Method::Bottleneck(_) | Method::Lora(_) => return seen,
+    }
+    if folder.weights.is_some() {
+        let findings = of_all_methods(&seen);
+        seen.findings.extend(findings);
     }
     seen
 }
@@ -110,12 +113,12 @@ impl<'a> Inspected<'a> {
     }
 }
 
-/// What the tensors of a bottleneck adapter or a LoRA say together, and where the config contradicts them.
-fn beside_the_tensors(seen: &Inspected<'_>) -> Vec<Finding> {
+/// What the tensors of an adapter say together, and where the config contradicts them.
+fn of_all_methods(seen: &Inspected<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut say = |rule, place: &str, message: String| findings.push(Finding::new(rule, place, message));
     let config = &seen.config;
-    if seen.bottlenecks.is_empty() && seen.loras.is_empty() {
+    if seen.units.is_empty() && seen.bottlenecks.is_empty() && seen.loras.is_empty() {
         say(&rules::H_UNIT, "", "the file holds no whole adapter".to_owned());
     }
     let names = &seen.adapters;
@@ -128,7 +131,8 @@ fn beside_the_tensors(seen: &Inspected<'_>) -> Vec<Finding> {
     {
         say(&rules::H_NAME, "config", format!("name is {stated:?}, the keys say {found:?}"));
     }
-    let widths: BTreeSet<u64> = seen.bottlenecks.iter().map(bottleneck::Unit::width).collect();
+    let of_reft = seen.units.iter().filter_map(|unit| unit.weight.dims().last().copied());
+    let widths: BTreeSet<u64> = seen.bottlenecks.iter().map(bottleneck::Unit::width).chain(of_reft).collect();
     if widths.len() > 1 {
         say(&rules::H_SHAPE, "config", format!("units are of widths {widths:?}"));
     }
@@ -158,13 +162,6 @@ fn units<'a>(folder: &Folder<'a>, seen: &mut Inspected<'a>) {
         seen.note_tensor(name, key.adapter, tensor);
         let place = (key.layer, key.block.to_owned(), key.adapter.to_owned(), key.unit);
         groups.entry(place).or_default().insert(key.part, tensor.clone());
-    }
-    if seen.adapters.len() > 1 {
-        let message = format!("the tensors are of several adapters: {:?}", seen.adapters);
-        seen.findings.push(Finding::new(&rules::H_KEY, "", message));
-    }
-    if groups.is_empty() {
-        seen.findings.push(Finding::new(&rules::H_UNIT, "", "the file holds no unit"));
     }
     let blocks_of_second: BTreeSet<&String> =
         groups.keys().filter(|(.., unit)| *unit == 1).map(|(_, block, ..)| block).collect();
@@ -231,18 +228,12 @@ fn misfit(unit: &Unit<'_>) -> Option<Finding> {
 
 /// Where the config contradicts the tensors: the tensors count.
 fn contradictions(seen: &mut Inspected<'_>) {
-    let Some(first) = seen.units.first() else { return };
-    let width = |unit: &Unit<'_>| unit.weight.dims().last().copied().unwrap_or_default();
+    if seen.units.is_empty() {
+        return;
+    }
     let (config, units) = (&seen.config, &seen.units);
     let mut findings = Vec::new();
     let mut say = |rule, message: String| findings.push(Finding::new(rule, "config", message));
-    let widths: BTreeSet<u64> = units.iter().map(width).collect();
-    if widths.len() > 1 {
-        say(&rules::H_SHAPE, format!("units are of widths {widths:?}"));
-    }
-    if let Some(stated) = config.hidden_size.filter(|stated| *stated != width(first)) {
-        say(&rules::H_WIDTH, format!("hidden_size is {stated}, the tensors are {} wide", width(first)));
-    }
     let ranks: BTreeSet<u64> = units.iter().filter_map(|unit| unit.weight.dims().first().copied()).collect();
     if let Some(r) = config.r.filter(|r| ranks.iter().any(|rank| rank != r)) {
         say(&rules::H_RANK, format!("r is {r}, the tensors have {ranks:?}"));
@@ -267,9 +258,6 @@ fn contradictions(seen: &mut Inspected<'_>) {
         && stated.iter().copied().collect::<BTreeSet<_>>() != layers
     {
         say(&rules::H_LAYERS, format!("layers are {stated:?}, the tensors are of {layers:?}"));
-    }
-    if let Some(name) = config.name.as_ref().filter(|name| **name != first.adapter) {
-        say(&rules::H_NAME, format!("name is {name:?}, the keys say {:?}", first.adapter));
     }
     let unused =
         [(0, "prefix_positions", config.prefix_positions), (1, "suffix_positions", config.suffix_positions)];

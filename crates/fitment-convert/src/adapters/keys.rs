@@ -1,5 +1,7 @@
 //! Keys of ReFT tensors: `model.layers.3.reft_layer.refts.NAME.units.0.learned_source.weight`.
 
+use fitment_core::model::ModuleSite;
+
 /// A key, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key<'k> {
@@ -53,8 +55,9 @@ pub(super) fn parse(key: &str) -> Option<Key<'_>> {
     Some(Key { block, layer: layer_of(block)?, adapter, unit, part })
 }
 
-/// The number of a block, the last part of its path.
+/// The number of a block, the last part of its path; `None` where the path cannot be a module's.
 pub(super) fn layer_of(block: &str) -> Option<u64> {
+    ModuleSite::new(format!("{block}.output")).ok()?;
     let number = block.rsplit('.').next()?;
     number.parse().ok().filter(|layer: &u64| layer.to_string() == number)
 }
@@ -76,7 +79,12 @@ mod tests {
             assert_eq!((parsed.block, parsed.layer, parsed.adapter), ("bert.encoder.layer.11", 11, "x"));
             assert_eq!((parsed.unit, parsed.part), (1, part));
         }
-        let odd = ["", "a.0.loras.x.lora_A", "l.00.reft_layer.refts.x.units.0.learned_source.bias"];
+        let odd = [
+            "",
+            "a b.0.reft_layer.refts.x.units.0.learned_source.bias",
+            "a.0.loras.x.lora_A",
+            "l.00.reft_layer.refts.x.units.0.learned_source.bias",
+        ];
         assert!(odd.iter().all(|key| parse(key).is_none()));
         assert!(parse("l.0.reft_layer.refts.x.units.2.learned_source.bias").is_none());
     }

@@ -9,6 +9,7 @@
 
 use super::inspect::{Group, Inspected};
 use super::methods::LoraForm;
+use super::read::misfit as no_edits;
 use super::rules;
 use crate::error::Error;
 use crate::loss::Loss;
@@ -18,7 +19,7 @@ use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
     AxisSlice, BaseTensor, Edit, IndexRange, Lora, LoraForm as Form, Origin, Target, TensorName,
 };
-use fitment_core::tensor::{Shape, Tensor};
+use fitment_core::tensor::{Bytes, Shape, Tensor};
 use serde_json::Map;
 use std::collections::BTreeMap;
 
@@ -142,7 +143,7 @@ pub(super) fn place<'a>(
     }
     for (name, unit) in names {
         let target = Target::whole(TensorName::new(&name)?);
-        placed.edits.extend(unit.edits(form, &target).unwrap_or_default().into_iter().map(Edit::Lora));
+        placed.edits.extend(unit.edits(form, &target).ok_or_else(no_edits)?.into_iter().map(Edit::Lora));
     }
     Ok(placed)
 }
@@ -205,12 +206,16 @@ impl<'a> Unit<'a> {
 }
 
 /// Some rows of a matrix.
-fn rows<'a>(matrix: &Tensor<'_>, start: u64, count: u64) -> Option<Tensor<'a>> {
+fn rows<'a>(matrix: &Tensor<'a>, start: u64, count: u64) -> Option<Tensor<'a>> {
     let &[all, columns] = matrix.dims() else { return None };
     let row = usize::try_from(all).ok().and_then(|all| matrix.bytes().len().checked_div(all))?;
     let (start, len) = (usize::try_from(start).ok()?, usize::try_from(count).ok()?);
-    let bytes = matrix.bytes().get(start * row..(start + len) * row)?;
-    Tensor::owned(matrix.dtype(), Shape::new(&[count, columns]).ok()?, bytes).ok()
+    let range = start * row..(start + len) * row;
+    let (dtype, shape) = (matrix.dtype(), Shape::new(&[count, columns]).ok()?);
+    match matrix.data() {
+        Bytes::Borrowed(bytes) => Tensor::borrowed(dtype, shape, bytes.get(range)?).ok(),
+        Bytes::Shared(bytes) => Tensor::owned(dtype, shape, bytes.get(range)?).ok(),
+    }
 }
 
 /// Matrices of one width, one above the other.

@@ -9,7 +9,7 @@ use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{About, Base, BaseTensor, Edit, Intervention, KeptTensor, Source, SourceFile};
-use fitment_core::{Adapter, Severity};
+use fitment_core::{Adapter, Finding, Severity};
 
 /// Reads an adapter: interventions for the units of a ReFT that act on some token and for bottleneck adapters, `lora` edits for LoRA.
 ///
@@ -35,7 +35,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     let Content { edits, kept, tensors, mut losses } = match &seen.config.method {
         Method::Reft => reft(&seen, options)?,
         Method::Bottleneck(form) => Content {
-            edits: interventions(bottleneck::interventions(&seen.bottlenecks, form)),
+            edits: interventions(bottleneck::interventions(&seen.bottlenecks, form))?,
             kept: bottleneck::kept(&seen.bottlenecks),
             ..Content::default()
         },
@@ -83,14 +83,20 @@ struct Content<'a> {
     losses: Vec<Loss>,
 }
 
-fn interventions(found: Option<Vec<Intervention<'_>>>) -> Vec<Edit<'_>> {
-    found.unwrap_or_default().into_iter().map(Edit::Intervention).collect()
+fn interventions(found: Option<Vec<Intervention<'_>>>) -> Result<Vec<Edit<'_>>, Error> {
+    Ok(found.ok_or_else(misfit)?.into_iter().map(Edit::Intervention).collect())
+}
+
+/// What inspection lets through and no edit can be made of: it must not become an adapter that does nothing.
+pub(super) fn misfit() -> Error {
+    let message = "the tensors of a unit do not fit each other";
+    Error::Malformed { findings: vec![Finding::new(&rules::H_SHAPE, "", message)] }
 }
 
 fn reft<'a>(seen: &Inspected<'a>, options: &ReadOptions<'_>) -> Result<Content<'a>, Error> {
     let (config, units) = (&seen.config, &seen.units);
     let formula = formula(units, options.formula)?;
-    let edits = interventions(edits::interventions(units, config, formula));
+    let edits = interventions(edits::interventions(units, config, formula))?;
     let mut losses = Vec::new();
     let has_parametrisation =
         units.iter().any(|unit| matches!(unit.projection, Projection::Orthogonal { .. }));

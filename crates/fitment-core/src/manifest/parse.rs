@@ -123,30 +123,28 @@ fn check_features<'f>(features: impl Iterator<Item = &'f str>) -> Result<(), Fin
 }
 
 fn note_unknown_fields(manifest: &v1::Manifest, findings: &mut Vec<Finding>) {
-    let mut note = |place: String, extra: &Map<String, Value>| {
-        for key in extra.keys().filter(|key| !key.contains('.')) {
+    let mut note = |place: String, extra: &Map<String, Value>, known: &[&str]| {
+        for key in extra.keys().filter(|key| !key.contains('.') && !known.contains(&key.as_str())) {
             let message = format!("unknown field {key:?}: kept, not understood");
             findings.push(Finding::new(&rules::M_UNKNOWN_FIELD, place.clone(), message));
         }
     };
-    note("manifest".to_owned(), &manifest.extra);
-    note("base".to_owned(), &manifest.base.extra);
+    note("manifest".to_owned(), &manifest.extra, &[]);
+    note("base".to_owned(), &manifest.base.extra, &[]);
     for (index, tensor) in manifest.base.tensors.iter().enumerate() {
-        note(format!("base.tensors[{index}]"), &tensor.extra);
+        note(format!("base.tensors[{index}]"), &tensor.extra, &[]);
     }
     for (index, edit) in manifest.edits.iter().enumerate() {
         let (origin, extra) = edit.outside();
-        note(format!("edits[{index}]"), extra);
-        let mut unknown = origin.extra.clone();
+        note(format!("edits[{index}]"), extra, &[]);
         // Spec section 5: no reader acts on it, so that it is kept as it is.
-        unknown.remove("approximation");
-        note(format!("edits[{index}].origin"), &unknown);
+        note(format!("edits[{index}].origin"), &origin.extra, &["approximation"]);
     }
     if let Some(source) = &manifest.source {
-        note("source".to_owned(), &source.extra);
+        note("source".to_owned(), &source.extra, &[]);
     }
     if let Some(about) = &manifest.about {
-        note("about".to_owned(), &about.extra);
+        note("about".to_owned(), &about.extra, &[]);
     }
 }
 

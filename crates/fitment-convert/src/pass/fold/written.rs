@@ -3,13 +3,13 @@
 use super::Into;
 use super::linear::Linear;
 use super::place::Model;
+use crate::numbers::narrowed;
 use fitment_core::model::{
     Add, AxisSlice, ConfigEdit, ConfigValue, Edit, IndexRange, Lora, LoraForm, Origin, Set, SetDtype, Target,
     TensorName,
 };
-use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_core::tensor::{Dtype, Tensor};
 use fitment_math::ndarray::{Array1, Array2, Axis};
-use fitment_math::round::{Element, encode};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Slices of more ranges than this are not worth their place in a manifest: then the whole weight is named, which adds zeros to the rest.
@@ -131,7 +131,8 @@ impl<'m, 'b> Written<'m, 'b> {
             Into::Checkpoint => Dtype::F64,
             Into::Lora => Dtype::F32,
         };
-        tensor(dtype, dims, &numbers.copied().collect::<Vec<_>>())
+        let dims: Vec<u64> = dims.iter().map(|extent| *extent as u64).collect();
+        narrowed(dtype, &dims, &numbers.copied().collect::<Vec<_>>())
     }
 
     /// All edits. A switch in the config gives a bias to all layers of its kind: those that need none get zeros.
@@ -179,7 +180,7 @@ impl<'m, 'b> Written<'m, 'b> {
             target: target(module, "bias")?,
             dtype: SetDtype::Stored,
             create: true,
-            value: tensor(info.dtype, &[out], &value.to_vec())?,
+            value: narrowed(info.dtype, &[out as u64], &value.to_vec())?,
             rows: None,
             origin: Origin::default(),
         }))
@@ -188,13 +189,4 @@ impl<'m, 'b> Written<'m, 'b> {
 
 fn target(module: &str, param: &str) -> Option<Target> {
     TensorName::new(format!("{module}.{param}")).ok().map(Target::whole)
-}
-
-/// Numbers rounded once to a dtype.
-fn tensor(dtype: Dtype, dims: &[usize], numbers: &[f64]) -> Option<Tensor<'static>> {
-    let element: Element = Element::of(dtype)?;
-    let mut bytes = vec![0; numbers.len() * element.size()];
-    encode(element, numbers, &mut bytes).ok()?;
-    let dims: Vec<u64> = dims.iter().map(|extent| *extent as u64).collect();
-    Tensor::owned(dtype, Shape::new(&dims).ok()?, bytes).ok()
 }
