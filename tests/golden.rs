@@ -2,7 +2,7 @@
 //! loses of it. `BLESS=1` rewrites `expected.txt`; the diff is to be read.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_convert::{FORMATS, ReadOptions, WriteOptions};
+use fitment_convert::{FORMATS, FormatId, ReadOptions, WriteOptions};
 use fitment_core::model::dump;
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_tests::place::fixture;
@@ -16,13 +16,14 @@ fn every_fixture_means_what_its_dump_says() {
     let mut count = 0;
     // The format of this project has its own vectors.
     let foreign = FORMATS.iter().filter(|format| format.checks.is_some());
-    let cases = foreign.map(|format| fs::read_dir(fixture(format.name)).unwrap());
-    for entry in cases.flatten() {
+    let cases = foreign
+        .flat_map(|format| fs::read_dir(fixture(format.name)).unwrap().map(|entry| (format.id, entry)));
+    for (format, entry) in cases {
         let folder = entry.unwrap().path();
         let Ok(facts) = fs::read(folder.join("case.json")) else { continue };
         let facts: Value = serde_json::from_slice(&facts).unwrap();
         let golden = folder.join("expected.txt");
-        let found = describe(&folder, &facts);
+        let found = describe(format, &folder, &facts);
         if std::env::var_os("BLESS").is_some() {
             fs::write(&golden, &found).unwrap();
         }
@@ -31,11 +32,11 @@ fn every_fixture_means_what_its_dump_says() {
         }
         count += 1;
     }
-    assert!(count >= 78, "{count} fixtures");
+    assert!(count >= 90, "{count} fixtures");
     assert!(stale.is_empty(), "BLESS=1 rewrites the dumps of {stale:?}; read the diff");
 }
 
-fn describe(folder: &Path, facts: &Value) -> String {
+fn describe(format: FormatId, folder: &Path, facts: &Value) -> String {
     let adapter = ["adapter", "vector.gguf"].iter().map(|name| folder.join(name)).find(|path| path.exists());
     let files = AdapterFiles::load(&adapter.unwrap()).unwrap();
     let blobs = files.iter().collect();
@@ -54,6 +55,7 @@ fn describe(folder: &Path, facts: &Value) -> String {
         // Interventions do not say all that they do; the case does.
         let formula = facts["kind"].as_str();
         let options = ReadOptions {
+            from: Some(format),
             base,
             adapter_name,
             positions: formula.map(|_| "f3+l2"),

@@ -1,5 +1,7 @@
 use crate::error::Error;
+use crate::loss::Loss;
 use fitment_core::container::{Layout, write_container};
+use fitment_core::model::SourceFile;
 use fitment_core::tensor::{Bytes, Dtype, Shape, Tensor};
 use fitment_torch::Archive;
 use std::collections::BTreeMap;
@@ -113,6 +115,18 @@ impl OutputFile<'_> {
 /// Bytes of a source as they are kept: U8 `[n]`; `None` for more than a shape can count.
 pub(crate) fn kept_bytes(bytes: &[u8]) -> Option<Tensor<'_>> {
     Tensor::borrowed(Dtype::U8, Shape::new(&[bytes.len() as u64]).ok()?, bytes).ok()
+}
+
+/// The files beside those that were read: carried along where that is asked for and can be, else losses.
+pub(crate) fn carried<'a>(files: &Files<'a>, read: &[&str], keep: bool) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
+    let (mut kept, mut losses) = (Vec::new(), Vec::new());
+    for (other, data) in files.iter().filter(|(other, _)| !read.contains(other)) {
+        match kept_bytes(data).filter(|_| keep && is_safe_path(other)) {
+            Some(data) => kept.push(SourceFile { path: other.to_owned(), data }),
+            None => losses.push(Loss::FileLeft { path: other.to_owned() }),
+        }
+    }
+    (kept, losses)
 }
 
 /// Whether a path stays inside the folder it is written to, on every system: what a Fitment file may carry (spec section 8).

@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{adapters, fitment, gguf, peft, pyreft};
+use crate::{adapters, fastchat, fitment, gguf, peft, pyreft, trl};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -22,6 +22,10 @@ pub enum FormatId {
     Gguf,
     /// AdapterHub's library.
     Adapters,
+    /// Sparse weight patches of TRL.
+    Trl,
+    /// FastChat's folders of differences.
+    Fastchat,
 }
 
 /// One line of the table of formats.
@@ -146,6 +150,38 @@ pub const FORMATS: &[Format] = &[
             unsupported: &adapters::rules::H_UNSUPPORTED,
         }),
     },
+    Format {
+        id: FormatId::Trl,
+        name: "trl",
+        title: "TRL sparse patches",
+        what: "new elements of parameters, in all layouts of its pull requests but nvCOMP; `sparse_set` is written",
+        looked_for: "one safetensors file that says sparse_weight_patch, or of NAME.indices and NAME.values",
+        detect: trl::detect,
+        read: Some(trl::read),
+        write: Some(trl::write),
+        is_one_file: true,
+        checks: Some(Checks {
+            check: trl::check,
+            rules: trl::rules::ALL,
+            unsupported: &trl::rules::L_ENCODING,
+        }),
+    },
+    Format {
+        id: FormatId::Fastchat,
+        name: "fastchat",
+        title: "FastChat deltas (Vicuna, LLaVA)",
+        what: "folders of tuned − base in F16, also with grown or new tensors; `add` is written",
+        looked_for: "`--from fastchat` only: its folders look like any checkpoint",
+        detect: fastchat::detect,
+        read: Some(fastchat::read),
+        write: Some(fastchat::write),
+        is_one_file: false,
+        checks: Some(Checks {
+            check: fastchat::check,
+            rules: fastchat::rules::ALL,
+            unsupported: &fastchat::rules::F_DTYPE,
+        }),
+    },
 ];
 
 impl FormatId {
@@ -210,13 +246,21 @@ mod tests {
 
     #[test]
     fn every_id_has_its_line_and_its_name_reads_back() {
-        for id in [FormatId::Fitment, FormatId::Peft, FormatId::Pyreft, FormatId::Gguf, FormatId::Adapters] {
+        for id in [
+            FormatId::Fitment,
+            FormatId::Peft,
+            FormatId::Pyreft,
+            FormatId::Gguf,
+            FormatId::Adapters,
+            FormatId::Trl,
+            FormatId::Fastchat,
+        ] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 5);
+        assert_eq!(FORMATS.len(), 7);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters"
+            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat"
         );
     }
 

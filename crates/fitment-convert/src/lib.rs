@@ -45,6 +45,8 @@
 //! | [`pyreft`] | pyreft's interventions, with their rules |
 //! | [`adapters`] | AdapterHub's library, with its rules as codes |
 //! | [`gguf`] | llama.cpp's control vectors, with their rules |
+//! | [`trl`] | TRL's sparse weight patches, with their rules |
+//! | [`fastchat`] | FastChat's folders of differences, with their rules |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
 //! Three kinds of bad news, three types: an [`Error`] ends the conversion and says who must act; a
@@ -59,6 +61,7 @@ pub mod adapters;
 pub mod architectures;
 mod bind;
 mod error;
+pub mod fastchat;
 mod files;
 pub mod fitment;
 mod formats;
@@ -74,7 +77,9 @@ pub mod pyreft;
 mod read;
 mod several;
 mod states;
+pub mod trl;
 pub mod tying;
+mod weights;
 mod write;
 
 pub use bind::{bind, record_config};

@@ -1,3 +1,5 @@
+use fitment_core::model::Edit;
+use fitment_core::tensor::Dtype;
 use std::fmt;
 
 /// What a conversion dropped or took for granted. Closed on purpose: nothing else is ever lost or assumed.
@@ -79,6 +81,15 @@ pub enum Loss {
         /// The rank that is written.
         to: u64,
     },
+    /// The written format holds numbers of another dtype, to which some were rounded.
+    Rounded {
+        /// The target.
+        target: String,
+        /// The dtype that is written.
+        to: Dtype,
+        /// How many elements are not what they were.
+        elements: u64,
+    },
     /// The carried config no longer says what the adapter does; a new one is written.
     ConfigRemade {
         /// What differs.
@@ -92,10 +103,19 @@ pub enum Loss {
 }
 
 impl Loss {
+    /// An edit that the written format cannot hold.
+    pub(crate) fn not_held(edit: &Edit<'_>, reason: &str) -> Self {
+        let target = match edit {
+            Edit::Config(config) => config.value.key().to_owned(),
+            _ => edit.label().unwrap_or_default(),
+        };
+        Loss::NotHeld { target, kind: edit.kind(), reason: reason.to_owned() }
+    }
+
     /// Whether the result computes something else than the input; such a loss needs the user's leave.
     pub fn changes_function(&self) -> bool {
         match self {
-            Loss::TokenizerLeft { .. } | Loss::NotHeld { .. } => true,
+            Loss::TokenizerLeft { .. } | Loss::NotHeld { .. } | Loss::Rounded { .. } => true,
             Loss::FileLeft { .. }
             | Loss::AdapterLeft { .. }
             | Loss::Unbound { .. }
@@ -126,6 +146,7 @@ impl Loss {
             Loss::AssumedNames { .. } => "assumed_names",
             Loss::NotHeld { .. } => "not_held",
             Loss::RankPadded { .. } => "rank_padded",
+            Loss::Rounded { .. } => "rounded",
             Loss::ConfigRemade { .. } => "config_remade",
             Loss::FactsLeft { .. } => "facts_left",
         }
@@ -180,6 +201,9 @@ impl fmt::Display for Loss {
             Loss::NotHeld { target, kind, reason } => write!(f, "{kind} of {target} is left out: {reason}"),
             Loss::RankPadded { target, from, to } => {
                 write!(f, "{target}: rank {from} padded with zeros to {to}, for an exact scale")
+            }
+            Loss::Rounded { target, to, elements } => {
+                write!(f, "{elements} elements of {target} are rounded to {to}")
             }
             Loss::ConfigRemade { reason } => write!(f, "the config is made anew: {reason}"),
             Loss::FactsLeft { what } => write!(f, "{what} is left out"),

@@ -3,8 +3,9 @@
 use crate::bind::{Key, describe, key};
 use crate::error::Clash;
 use fitment_core::Adapter;
-use fitment_core::checkpoint::Checkpoint;
+use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::model::{AxisSlice, Edit, Lora, LoraForm};
+use fitment_core::tensor::{Dtype, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every edit that does not fit the state which the edits of its target before it have made of the base tensor.
@@ -29,7 +30,7 @@ pub(crate) fn misfits(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> Vec<Clash
             .filter_map(|name| {
                 let state =
                     states.entry((key(target), name.clone())).or_insert_with(|| info.shape.dims().to_vec());
-                advance(edit, state).err()
+                fits_dtype(edit, info).and_then(|()| advance(edit, state)).err()
             })
             .collect();
         let found = || describe(info);
@@ -48,6 +49,8 @@ fn advance(edit: &Edit<'_>, state: &mut Vec<u64>) -> Result<(), String> {
     let own = |dims: &[u64]| dims.get(usize::from(target.experts.is_some())..).unwrap_or_default().to_vec();
     let sliced = sliced(state, &target.slice);
     match edit {
+        Edit::SparseSet(edit) => fits_positions(&edit.index, state),
+        Edit::SparseAdd(edit) => fits_positions(&edit.index, state),
         Edit::Lora(lora) => {
             let delta = delta(lora);
             let wanted = viewed(lora, &sliced);
@@ -73,12 +76,31 @@ fn advance(edit: &Edit<'_>, state: &mut Vec<u64>) -> Result<(), String> {
             }
             Ok(())
         }
-        Edit::SparseSet(_)
-        | Edit::SparseAdd(_)
-        | Edit::Bits(_)
-        | Edit::Remove(_)
-        | Edit::Config(_)
-        | Edit::Intervention(_) => Ok(()),
+        Edit::Bits(_) | Edit::Remove(_) | Edit::Config(_) | Edit::Intervention(_) => Ok(()),
+    }
+}
+
+/// Positions ascend: the last of them must lie inside the tensor.
+fn fits_positions(index: &Tensor<'_>, state: &[u64]) -> Result<(), String> {
+    let bytes = index.bytes();
+    let last = match index.dtype() {
+        Dtype::U32 => bytes.last_chunk::<4>().map(|chunk| u64::from(u32::from_le_bytes(*chunk))),
+        _ => bytes.last_chunk::<8>().map(|chunk| u64::from_le_bytes(*chunk)),
+    };
+    let elements = state.iter().fold(1u64, |product, dim| product.saturating_mul(*dim));
+    match last {
+        Some(last) if last >= elements => Err(format!("more than {last} elements")),
+        _ => Ok(()),
+    }
+}
+
+/// Elements that are copied are of the target's dtype.
+fn fits_dtype(edit: &Edit<'_>, info: &TensorInfo) -> Result<(), String> {
+    match edit {
+        Edit::SparseSet(edit) if edit.value.dtype() != info.dtype => {
+            Err(format!("elements of {}", edit.value.dtype()))
+        }
+        _ => Ok(()),
     }
 }
 

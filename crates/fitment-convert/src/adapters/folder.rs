@@ -4,10 +4,9 @@ use super::rules;
 use crate::error::Error;
 use crate::files::Files;
 use crate::several;
-use fitment_core::container::{Profile, read_header};
+use crate::weights::{self, Weights};
 use fitment_core::tensor::Tensor;
 use fitment_core::{Finding, json};
-use fitment_torch::TorchFile;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +33,15 @@ pub(super) struct Folder<'a> {
     /// The library was told of the model's modules, which it had no class for.
     pub(super) has_interface: bool,
     pub(super) findings: Vec<Finding>,
+}
+
+impl<'a> Folder<'a> {
+    fn take(&mut self, path: String, read: Weights<'a>) {
+        self.weights = Some(path);
+        self.tensors = read.tensors;
+        self.metadata = read.metadata;
+        self.findings.extend(read.findings);
+    }
 }
 
 /// Whether there is anything of this library among the files.
@@ -84,61 +92,19 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
         ));
     }
     match (whole, pickle) {
-        (Some((bytes, path)), _) => read_container(&mut folder, path, bytes),
-        (None, Some((bytes, path))) => read_torch(&mut folder, path, bytes),
+        (Some((bytes, path)), _) => {
+            let read = weights::safetensors(&path, bytes, &rules::H_WEIGHTS_FILE);
+            folder.take(path, read);
+        }
+        (None, Some((bytes, path))) => {
+            folder.is_torch = true;
+            let read = weights::torch(&path, bytes, &rules::H_WEIGHTS_FILE);
+            folder.take(path, read);
+        }
         (None, None) => {
             let message = "no adapter.safetensors or pytorch_adapter.bin beside the config";
             folder.findings.push(Finding::new(&rules::H_WEIGHTS_MISSING, folder.prefix.clone(), message));
         }
     }
     Ok(folder)
-}
-
-/// Reads a torch file: as data, nothing in it is run.
-fn read_torch<'a>(folder: &mut Folder<'a>, path: String, bytes: &'a [u8]) {
-    folder.is_torch = true;
-    match TorchFile::read(&path, bytes).and_then(|file| file.state_dict()) {
-        Err(error) => folder.findings.extend(error.findings()),
-        Ok(state) => {
-            if let Some(name) = state.others.first().map(String::as_str).or_else(|| state.nested()) {
-                let message =
-                    "lies in a dict inside the dict, or is no tensor: a flat dict of tensors is expected";
-                folder.findings.push(Finding::new(&rules::H_WEIGHTS_FILE, name, message));
-            }
-            folder.tensors.extend(state.tensors.into_iter().map(|named| (named.name, named.tensor)));
-        }
-    }
-    folder.weights = Some(path);
-}
-
-fn read_container<'a>(folder: &mut Folder<'a>, path: String, bytes: &'a [u8]) {
-    match read_header(bytes, bytes.len() as u64, Profile::Foreign) {
-        Err(_) if bytes.starts_with(b"version https://git-lfs") => {
-            let message = "is a git-lfs pointer, not the file: run `git lfs pull`";
-            folder.findings.push(Finding::new(&rules::H_WEIGHTS_FILE, &*path, message));
-        }
-        Err(finding) => {
-            let place = [&*path, &finding.place].join(if finding.place.is_empty() { "" } else { ": " });
-            folder.findings.push(Finding { place, ..finding });
-        }
-        Ok((container, findings)) => {
-            folder.findings.extend(findings);
-            if let Some(Value::Object(metadata)) = container.metadata() {
-                let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-                folder.metadata.extend(metadata.iter().filter_map(text));
-            }
-            for entry in container.entries() {
-                let data = bytes.get(container.data_range(entry)).unwrap_or_default();
-                match Tensor::borrowed(entry.dtype, entry.shape.clone(), data) {
-                    Ok(tensor) => folder.tensors.push((entry.name.clone(), tensor)),
-                    Err(fault) => folder.findings.push(Finding::new(
-                        &rules::H_WEIGHTS_FILE,
-                        &entry.name,
-                        fault.to_string(),
-                    )),
-                }
-            }
-        }
-    }
-    folder.weights = Some(path);
 }

@@ -1,8 +1,7 @@
 use super::container::{self, Container};
 use super::{control, rules};
 use crate::error::Error;
-use crate::files::{Files, is_safe_path, kept_bytes};
-use crate::loss::Loss;
+use crate::files::{Files, carried, is_safe_path, kept_bytes};
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{
     About, Base, Edit, Intervention, Origin, Overlap, Positions, Rounding, Site, SiteComponent, Source,
@@ -69,7 +68,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         return Err(Error::Malformed { findings: errors });
     };
     let path = file(files).map_or("", |(path, _)| path);
-    let (others, losses) = others(files, path, options.keep_files);
+    let (others, losses) = carried(files, &[path], options.keep_files);
     let name = if is_safe_path(path) { path } else { "control_vector.gguf" };
     let parts =
         [(HEAD, container.head), (TAIL, container.tail)].into_iter().filter(|(_, part)| !part.is_empty());
@@ -88,18 +87,6 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         extra: serde_json::Map::new(),
     };
     Ok(Converted { adapter, losses, findings })
-}
-
-/// Files beside the GGUF file.
-fn others<'a>(files: &Files<'a>, path: &str, keep: bool) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
-    let (mut kept, mut losses) = (Vec::new(), Vec::new());
-    for (other, data) in files.iter().filter(|(other, _)| *other != path) {
-        match kept_bytes(data).filter(|_| keep && is_safe_path(other)) {
-            Some(data) => kept.push(SourceFile { path: other.to_owned(), data }),
-            None => losses.push(Loss::FileLeft { path: other.to_owned() }),
-        }
-    }
-    (kept, losses)
 }
 
 fn edits<'a>(container: &Container<'a>) -> Result<Vec<Edit<'a>>, Error> {

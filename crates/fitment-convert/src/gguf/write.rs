@@ -30,7 +30,7 @@ pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<
     for edit in &adapter.edits {
         match constant(edit) {
             Ok((layer, intervention)) => layers.entry(layer).or_default().push(intervention),
-            Err(reason) => losses.push(not_held(edit, reason)),
+            Err(reason) => losses.push(Loss::not_held(edit, reason)),
         }
     }
     let layers: BTreeMap<u64, Vec<u8>> =
@@ -63,14 +63,6 @@ pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<
         content: Content::Bytes(Bytes::Shared(Arc::from(lay_out(hint, &layers)))),
     };
     Ok(Written { files: vec![file], losses })
-}
-
-fn not_held(edit: &Edit<'_>, reason: &str) -> Loss {
-    let target = match edit {
-        Edit::Intervention(intervention) => intervention.label(),
-        _ => edit.target().map(|target| target.label()).unwrap_or_default(),
-    };
-    Loss::NotHeld { target, kind: edit.kind(), reason: reason.to_owned() }
 }
 
 /// The layer and the edit, if it is what a control vector holds; else why not.

@@ -4,11 +4,11 @@ use super::rules;
 use crate::error::Error;
 use crate::files::Files;
 use crate::several;
+use crate::weights::{self, Weights};
 use fitment_core::Finding;
 use fitment_core::container::{Profile, read_header};
 use fitment_core::json;
 use fitment_core::tensor::Tensor;
-use fitment_torch::TorchFile;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,56 +156,23 @@ fn read_shards<'a>(folder: &mut Folder<'a>, files: &Files<'a>, index: &'a [u8]) 
 fn read_torch<'a>(folder: &mut Folder<'a>, path: &str, bytes: &'a [u8]) {
     folder.weight_files.push(path.to_owned());
     folder.is_torch = true;
-    let state = match TorchFile::read(path, bytes).and_then(|file| file.state_dict()) {
-        Ok(state) => state,
-        Err(error) => return folder.findings.extend(error.findings()),
-    };
-    // PEFT hands the dict to load_state_dict, which takes tensors by their keys and nothing else.
-    let odd = state.others.first().map(|name| (name.as_str(), "is no tensor"));
-    let odd = odd.or_else(|| state.nested().map(|name| (name, "lies in a dict inside the dict")));
-    if let Some((name, what)) = odd {
-        folder.findings.push(Finding::new(
-            &rules::P_WEIGHTS_FILE,
-            name,
-            format!("{what}: a flat dict of tensors is expected"),
-        ));
-    }
-    folder.tensors.extend(state.tensors.into_iter().map(|named| (named.name, named.tensor)));
+    let Weights { tensors, findings, .. } = weights::torch(path, bytes, &rules::P_WEIGHTS_FILE);
+    folder.findings.extend(findings);
+    folder.tensors.extend(tensors);
 }
 
 fn read_file<'a>(folder: &mut Folder<'a>, path: &str, bytes: &'a [u8]) {
     folder.weight_files.push(path.to_owned());
-    if bytes.starts_with(b"version https://git-lfs") {
-        let message = "is a git-lfs pointer, not the file: run `git lfs pull`";
-        folder.findings.push(Finding::new(&rules::P_WEIGHTS_FILE, path, message));
-        return;
-    }
-    let (container, findings) = match read_header(bytes, bytes.len() as u64, Profile::Foreign) {
-        Ok(read) => read,
-        Err(finding) => {
-            let place = [path, &finding.place].join(if finding.place.is_empty() { "" } else { ": " });
-            folder.findings.push(Finding { place, ..finding });
-            return;
-        }
-    };
+    let Weights { tensors, metadata, findings } = weights::safetensors(path, bytes, &rules::P_WEIGHTS_FILE);
     folder.findings.extend(findings);
-    if let Some(Value::Object(metadata)) = container.metadata() {
-        let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-        folder.metadata.extend(metadata.iter().filter_map(text));
-    }
+    folder.metadata.extend(metadata);
     let known: BTreeSet<String> = folder.tensors.iter().map(|(key, _)| key.clone()).collect();
-    for entry in container.entries() {
-        if known.contains(&entry.name) {
+    for (key, tensor) in tensors {
+        if known.contains(&key) {
             let message = format!("stands in {path} and in a file before it");
-            folder.findings.push(Finding::new(&rules::P_WEIGHTS_FILE, &entry.name, message));
+            folder.findings.push(Finding::new(&rules::P_WEIGHTS_FILE, &key, message));
             continue;
         }
-        let data = bytes.get(container.data_range(entry)).unwrap_or_default();
-        match Tensor::borrowed(entry.dtype, entry.shape.clone(), data) {
-            Ok(tensor) => folder.tensors.push((entry.name.clone(), tensor)),
-            Err(fault) => {
-                folder.findings.push(Finding::new(&rules::P_WEIGHTS_FILE, &entry.name, fault.to_string()));
-            }
-        }
+        folder.tensors.push((key, tensor));
     }
 }
