@@ -38,6 +38,7 @@
 //! | [`dense`] | dense deltas, and shares of several adapters |
 //! | [`not_finite`] | the first NaN or infinity of a tensor |
 //! | [`bits`] | bit-exact changes: the codec of `bits` payloads |
+//! | [`frame`] | single zstd frames, read without C where there is none |
 //! | `svd` | low-rank approximation of a matrix (feature `svd`; may differ between machines in its last bits) |
 //! | [`intervention`] | the map of an intervention on hidden states |
 //!
@@ -57,6 +58,7 @@ pub mod conv;
 pub mod dense;
 mod dispatch;
 mod error;
+pub mod frame;
 pub mod intervention;
 pub mod lowrank;
 pub mod norm;

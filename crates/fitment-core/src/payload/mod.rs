@@ -228,6 +228,16 @@ pub fn parse(payload: &[u8], word: Word, bytes: u64) -> Result<Payload, PayloadF
     Ok(Payload { layout, chunks })
 }
 
+/// The size of the content of a zstd frame, as its header states it. Nothing is decompressed.
+///
+/// The bytes are exactly one frame, without a dictionary, of a single segment or with a window of at most 8 MiB.
+///
+/// # Errors
+/// Whatever else they are, and a frame that does not state its content's size.
+pub fn content_size(frame: &[u8]) -> Result<u64, PayloadFault> {
+    frame::size(frame).map_err(|message| fault("frame", message))
+}
+
 /// The sizes that a stream may have before compression; `None` when it must be absent.
 fn allowed(chunk: &Chunk, layout: Layout, stream: usize) -> Option<Range<u64>> {
     let exactly = |size: u64| Some(size..size + 1);

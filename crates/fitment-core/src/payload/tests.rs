@@ -67,6 +67,23 @@ fn lies_are_named() {
 }
 
 #[test]
+fn a_lone_frame_states_its_size_with_and_without_a_window() {
+    let size = |bytes: &[u8]| super::content_size(bytes).map_err(|fault| fault.message);
+    let sound = frame(&[1, 2, 3]);
+    assert_eq!(size(&sound), Ok(3));
+    // The same content with a window of 512 KiB, as zstd writes it at level 1.
+    let windowed = |window: u8| [&sound[..4], &[0x80, window], &sound[5..]].concat();
+    assert_eq!(size(&windowed(0x48)), Ok(3));
+    assert_eq!(size(&windowed(0x68)), Ok(3));
+    assert!(size(&windowed(0x69)).unwrap_err().contains("window of 9437184 bytes"));
+    assert!(size(&windowed(0xff)).unwrap_err().contains("window"));
+    let unsized_frame = [&sound[..4], &[0x00, 0x48], &sound[9..]].concat();
+    assert_eq!(size(&unsized_frame).unwrap_err(), "the frame does not state its content's size");
+    assert!((0..sound.len()).all(|len| size(&sound[..len]).is_err()));
+    assert_eq!(size(&[&sound[..], &sound].concat()).unwrap_err(), "15 bytes follow the frame");
+}
+
+#[test]
 fn chunks_cover_the_tensor() {
     let line = [0; 16];
     let bytes = [&[1][..], &line, &line, &line].concat();

@@ -28,9 +28,8 @@
 mod join;
 mod split;
 mod word;
-mod zip;
 
-use crate::parallel;
+use crate::{frame, parallel};
 use fitment_core::payload::{self, Chunk, Layout, PayloadFault, Word};
 use fitment_core::tensor::Dtype;
 use word::with_change;
@@ -195,7 +194,7 @@ pub fn encode_pieces(
     let chunks = parallel::map(chunks, |(base, new)| {
         let split = with_change!(word, split_into(base, new, layout));
         let frames =
-            split.streams.iter().map(|stream| zip::compress(stream, level)).collect::<Result<Vec<_>, _>>();
+            split.streams.iter().map(|stream| compress(stream, level)).collect::<Result<Vec<_>, _>>();
         frames.map(|frames| (split.changed, frames))
     });
     let chunks = chunks.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -209,6 +208,16 @@ pub fn encode_pieces(
     }
     let changed = chunks.iter().map(|(changed, _)| *changed as u64).sum();
     Ok(Pieces { changed, head, frames: chunks.into_iter().flat_map(|(_, frames)| frames).collect() })
+}
+
+/// One frame of a single segment; nothing for nothing.
+fn compress(stream: &[u8], level: i32) -> Result<Vec<u8>, Error> {
+    // A window above a chunk's largest stream: libzstd then writes one segment.
+    const WINDOW_BITS: u32 = 23;
+    if stream.is_empty() {
+        return Ok(Vec::new());
+    }
+    frame::compress_within(stream, level, Some(WINDOW_BITS)).map_err(Error::Compress)
 }
 
 /// Changes a tensor in place: `tensor` holds the base's elements before and the new ones after.
@@ -251,7 +260,7 @@ pub fn decode_chunk(
         let failed = |message| Error::Frame { chunk: number, stream, message };
         let bytes =
             payload.get(frame.range.clone()).ok_or_else(|| failed("outside of the payload".to_owned()))?;
-        zip::decompress(bytes, frame.raw as usize).map_err(failed)
+        frame::content(bytes, frame.raw as usize).map_err(failed)
     });
     let streams = streams.collect::<Result<Vec<_>, _>>()?;
     if streams.len() != layout.streams(word.width()) {
