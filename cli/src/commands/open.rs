@@ -101,7 +101,9 @@ pub(crate) fn of_io(error: fitment_io::Error) -> Failure {
 pub(crate) fn of_convert(error: fitment_convert::Error, path: &Path) -> Failure {
     let hint = error.hint();
     let exit = match &error {
-        fitment_convert::Error::Mismatch { .. } | fitment_convert::Error::Unmapped { .. } => Exit::Findings,
+        fitment_convert::Error::Mismatch { .. }
+        | fitment_convert::Error::Unmapped { .. }
+        | fitment_convert::Error::WrongBase { .. } => Exit::Findings,
         _ => Exit::Unusable,
     };
     let error = anyhow::Error::from(error).context(path.display().to_string());

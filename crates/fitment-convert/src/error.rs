@@ -44,6 +44,14 @@ pub enum Error {
         /// Every difference.
         culprits: Vec<Clash>,
     },
+    /// The base has the right tensors, but is not the one whose bytes the adapter changes.
+    #[error("{finding}")]
+    WrongBase {
+        /// The first tensor that shows it, by the rule of the adapter's format.
+        finding: Finding,
+        /// What the user can do.
+        hint: String,
+    },
     /// The base could not be read.
     #[error("base: {0}")]
     Base(#[source] CheckpointError),
@@ -96,7 +104,9 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::Unsupported { hint, .. } | Error::Ambiguous { hint, .. } => Some(hint.clone()),
+            Error::Unsupported { hint, .. }
+            | Error::Ambiguous { hint, .. }
+            | Error::WrongBase { hint, .. } => Some(hint.clone()),
             Error::SeveralFormats { formats } => Some(format!("name one with --from: {}", names(formats))),
             Error::Unmapped { .. } => Some(
                 "the adapter was made for another model, or for another class of this one: check --base"

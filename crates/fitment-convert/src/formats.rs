@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{adapters, fastchat, fitment, gguf, peft, pyreft, trl};
+use crate::{adapters, fastchat, fitment, gguf, peft, pyreft, slime, trl};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -26,6 +26,8 @@ pub enum FormatId {
     Trl,
     /// FastChat's folders of differences.
     Fastchat,
+    /// slime's disk deltas.
+    Slime,
 }
 
 /// One line of the table of formats.
@@ -182,6 +184,22 @@ pub const FORMATS: &[Format] = &[
             unsupported: &fastchat::rules::F_DTYPE,
         }),
     },
+    Format {
+        id: FormatId::Slime,
+        name: "slime",
+        title: "slime disk deltas",
+        what: "versions of all encodings and checksums, on their base; of adapters what puts bytes into whole tensors",
+        looked_for: "model.safetensors.index.json whose metadata say delta_encoding",
+        detect: slime::detect,
+        read: Some(slime::read),
+        write: Some(slime::write),
+        is_one_file: false,
+        checks: Some(Checks {
+            check: slime::check,
+            rules: slime::rules::ALL,
+            unsupported: &slime::rules::S_UNSUPPORTED,
+        }),
+    },
 ];
 
 impl FormatId {
@@ -254,13 +272,14 @@ mod tests {
             FormatId::Adapters,
             FormatId::Trl,
             FormatId::Fastchat,
+            FormatId::Slime,
         ] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 7);
+        assert_eq!(FORMATS.len(), 8);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat"
+            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime"
         );
     }
 

@@ -47,6 +47,7 @@
 //! | [`gguf`] | llama.cpp's control vectors, with their rules |
 //! | [`trl`] | TRL's sparse weight patches, with their rules |
 //! | [`fastchat`] | FastChat's folders of differences, with their rules |
+//! | [`slime`] | slime's disk deltas, with their rules as codes |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
 //! Three kinds of bad news, three types: an [`Error`] ends the conversion and says who must act; a
@@ -54,6 +55,7 @@
 //!
 //! Not here: files and folders (`fitment-io`), kernels (`fitment-math`), applying (`fitment-apply`). There is no
 //! thread, clock or environment in this crate, but for the feature `parallel`: it hashes the base's tensors on all cores.
+//! The feature `zstd` compresses, by the C library, what slime's deltas become and are made of; all else is read without it.
 #![warn(clippy::disallowed_methods, reason = "pure crate: no files, clock, environment or threads")]
 #![forbid(unsafe_code)]
 
@@ -76,6 +78,7 @@ mod pickles;
 pub mod pyreft;
 mod read;
 mod several;
+pub mod slime;
 mod states;
 pub mod trl;
 pub mod tying;

@@ -66,10 +66,17 @@ mod tests {
                 rule.code
             );
             assert!(rule.remedy.ends_with(['.', '?']), "{}: {}", rule.code, rule.remedy);
-            let tool =
-                [('P', "PEFT: "), ('G', "GGUF: "), ('T', "torch: "), ('R', "pyreft: "), ('H', "adapters: ")]
-                    .into_iter()
-                    .find(|(group, _)| rule.code.0.starts_with(*group));
+            let tools = [
+                ('P', "PEFT: "),
+                ('G', "GGUF: "),
+                ('T', "torch: "),
+                ('R', "pyreft: "),
+                ('H', "adapters: "),
+                ('L', "trl: "),
+                ('F', "fastchat: "),
+                ('S', "slime: "),
+            ];
+            let tool = tools.into_iter().find(|(group, _)| rule.code.0.starts_with(*group));
             let names_tool = |(_, tool): (char, &str)| rule.section.starts_with(tool);
             let of_spec = rule.section.starts_with(|c: char| c.is_ascii_digit());
             assert!(tool.map_or(of_spec, names_tool), "{}: {}", rule.code, rule.section);

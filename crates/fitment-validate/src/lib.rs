@@ -21,7 +21,7 @@
 //! | group | codes | asks |
 //! |---|---|---|
 //! | container, manifest, edits | `C…`, `M…`, `E…` | whether a Fitment file keeps its spec (rules of `fitment-core`) |
-//! | foreign formats | `P…`, `T…` | whether the files of a PEFT adapter agree (rules of `fitment-convert`), and whether torch files are sound and harmless (rules of `fitment-torch`) |
+//! | foreign formats | `P…`, `S…`, `T…` … | whether the files of an adapter of PEFT, slime … agree (rules of `fitment-convert`), and whether torch files are sound and harmless (rules of `fitment-torch`) |
 //! | base | `B…` | whether the adapter does anything, and fits the base ([`rules`]) |
 //!
 //! | module | holds |

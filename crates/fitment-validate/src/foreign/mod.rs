@@ -75,8 +75,12 @@ fn on_base<'a>(
             look.adapter = Some(converted.adapter);
             report
         }
-        // Reported already as breaches of the format.
-        Err(ConvertError::Malformed { .. }) => return Ok(()),
+        // Reported already as breaches of the format, but for those that only a base shows.
+        Err(ConvertError::Malformed { findings }) => {
+            let more = findings.into_iter().filter(|finding| !look.findings.contains(finding));
+            look.findings.extend(more.collect::<Vec<_>>());
+            return Ok(());
+        }
         Err(ConvertError::Unsupported { .. }) if look.is_refused => return Ok(()),
         Err(ConvertError::Base(error)) => return Err(error),
         Err(error) => BaseReport { findings: refusal(&error, base, checks), digests: 0 },
@@ -105,6 +109,7 @@ fn refusal(error: &ConvertError, base: &dyn Checkpoint, checks: Checks) -> Vec<F
             };
             culprits.iter().map(finding).collect()
         }
+        ConvertError::WrongBase { finding, .. } => vec![finding.clone()],
         ConvertError::Unsupported { what, reason, hint } => {
             let quantised = fitment_core::checkpoint::quantised::find(base).is_some();
             let rule = if quantised { &rules::B_QUANTISED } else { checks.unsupported };
