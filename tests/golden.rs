@@ -2,7 +2,7 @@
 //! loses of it. `BLESS=1` rewrites `expected.txt`; the diff is to be read.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_convert::{FORMATS, FormatId, ReadOptions, WriteOptions};
+use fitment_convert::{Ask, FORMATS, FormatId, ReadOptions, WriteOptions};
 use fitment_core::model::dump;
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_tests::place::fixture;
@@ -54,12 +54,13 @@ fn describe(format: FormatId, folder: &Path, facts: &Value) -> String {
         let base = base.as_ref().map(|base| base as &dyn fitment_core::checkpoint::Checkpoint);
         // Interventions do not say all that they do; the case does.
         let formula = facts["kind"].as_str();
+        let asked = |ask, said| formula.filter(|_| format.format().asks.contains(&ask)).map(|_| said);
         let options = ReadOptions {
             from: Some(format),
             base,
             adapter_name,
-            positions: formula.map(|_| "f3+l2"),
-            activation: formula.map(|_| facts["activation"].as_str().unwrap_or("none")),
+            positions: asked(Ask::Positions, "f3+l2"),
+            activation: asked(Ask::Activation, facts["activation"].as_str().unwrap_or("none")),
             formula,
             ..ReadOptions::default()
         };

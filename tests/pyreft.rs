@@ -198,7 +198,7 @@ fn what_a_folder_does_not_say_is_asked_for_by_the_options_name() {
         let files = load(name);
         let error = read(&files.iter().collect(), &options).unwrap_err();
         let hint = error.hint().unwrap_or_default();
-        assert!(matches!(error, Error::Ambiguous { .. }), "{error}");
+        assert!(matches!(error, Error::Ambiguous { .. } | Error::Option { .. }), "{error}");
         hint
     };
     let hint = refusal("loreft_fresh", ReadOptions::default());
@@ -209,6 +209,10 @@ fn what_a_folder_does_not_say_is_asked_for_by_the_options_name() {
     assert!(refusal("checkpoint_nodireft", said).contains("--formula"));
     assert!(refusal("untied", ReadOptions { positions: Some("f7+f7"), ..said }).contains("f7|l7"));
     assert!(refusal("untied", ReadOptions { activation: Some("snake"), ..said }).contains("relu"));
+    assert!(refusal("untied", ReadOptions { formula: Some("reft"), ..said }).contains("nodireft"));
+    // What would be passed over is refused.
+    assert_eq!(refusal("untied", ReadOptions { formula: Some("direft"), ..said }), "leave it out");
+    assert_eq!(refusal("consreft_fresh", ReadOptions { activation: Some("relu"), ..said }), "leave it out");
     let files = load("untied");
     let converted =
         read(&files.iter().collect(), &ReadOptions { positions: Some("f3|l2@-1"), ..said }).unwrap();

@@ -1,4 +1,4 @@
-use crate::formats::FormatId;
+use crate::formats::{Ask, FormatId};
 use fitment_core::Finding;
 use fitment_core::checkpoint::CheckpointError;
 
@@ -30,6 +30,16 @@ pub enum Error {
         /// What the possible readings are.
         reason: String,
         /// The option, or the change to the files, that decides it.
+        hint: String,
+    },
+    /// An option has a value that it cannot have, or is of no use to the files.
+    #[error("{option} {reason}")]
+    Option {
+        /// The option, with its value where that is at fault.
+        option: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What the user can do.
         hint: String,
     },
     /// Modules of the adapter have no tensor in the base.
@@ -101,12 +111,19 @@ pub struct Clash {
 }
 
 impl Error {
+    /// An option that would be passed over.
+    pub(crate) fn no_use(ask: Ask, whose: &str, reason: impl Into<String>) -> Self {
+        let reason = format!("is of no use to {whose}: {}", reason.into());
+        Error::Option { option: ask.option().to_owned(), reason, hint: "leave it out".to_owned() }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Unsupported { hint, .. }
             | Error::Ambiguous { hint, .. }
-            | Error::WrongBase { hint, .. } => Some(hint.clone()),
+            | Error::WrongBase { hint, .. }
+            | Error::Option { hint, .. } => Some(hint.clone()),
             Error::SeveralFormats { formats } => Some(format!("name one with --from: {}", names(formats))),
             Error::Unmapped { .. } => Some(
                 "the adapter was made for another model, or for another class of this one: check --base"

@@ -48,10 +48,37 @@ pub struct Format {
     pub read: Option<Reader>,
     /// Its writer.
     pub write: Option<Writer>,
+    /// What its files may not say, and an option does; any other such option is refused.
+    pub asks: &'static [Ask],
     /// An adapter is one file, not a folder.
     pub is_one_file: bool,
     /// Its own rules; the format of this project has those of core.
     pub checks: Option<Checks>,
+}
+
+/// What an adapter does and its files may not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ask {
+    /// On which tokens an intervention acts.
+    Positions,
+    /// Its activation.
+    Activation,
+    /// Its class.
+    Formula,
+}
+
+impl Ask {
+    /// All of them.
+    pub const ALL: &[Ask] = &[Ask::Positions, Ask::Activation, Ask::Formula];
+
+    /// The option of the command line that says it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Ask::Positions => "--positions",
+            Ask::Activation => "--activation",
+            Ask::Formula => "--formula",
+        }
+    }
 }
 
 /// What a format asks of its files.
@@ -85,6 +112,7 @@ pub const FORMATS: &[Format] = &[
         detect: fitment::detect,
         read: Some(fitment::read),
         write: Some(fitment::write),
+        asks: &[],
         is_one_file: true,
         checks: None,
     },
@@ -97,6 +125,7 @@ pub const FORMATS: &[Format] = &[
         detect: peft::detect,
         read: Some(peft::read),
         write: Some(peft::write),
+        asks: &[],
         is_one_file: false,
         checks: Some(Checks {
             check: peft::check,
@@ -113,6 +142,7 @@ pub const FORMATS: &[Format] = &[
         detect: pyreft::detect,
         read: Some(pyreft::read),
         write: Some(pyreft::write),
+        asks: Ask::ALL,
         is_one_file: false,
         checks: Some(Checks {
             check: pyreft::check,
@@ -129,6 +159,7 @@ pub const FORMATS: &[Format] = &[
         detect: gguf::detect,
         read: Some(gguf::read),
         write: Some(gguf::write),
+        asks: &[],
         is_one_file: true,
         checks: Some(Checks {
             check: gguf::check,
@@ -145,6 +176,7 @@ pub const FORMATS: &[Format] = &[
         detect: adapters::detect,
         read: Some(adapters::read),
         write: Some(adapters::write),
+        asks: &[Ask::Formula],
         is_one_file: false,
         checks: Some(Checks {
             check: adapters::check,
@@ -161,6 +193,7 @@ pub const FORMATS: &[Format] = &[
         detect: trl::detect,
         read: Some(trl::read),
         write: Some(trl::write),
+        asks: &[],
         is_one_file: true,
         checks: Some(Checks {
             check: trl::check,
@@ -177,6 +210,7 @@ pub const FORMATS: &[Format] = &[
         detect: fastchat::detect,
         read: Some(fastchat::read),
         write: Some(fastchat::write),
+        asks: &[],
         is_one_file: false,
         checks: Some(Checks {
             check: fastchat::check,
@@ -193,6 +227,7 @@ pub const FORMATS: &[Format] = &[
         detect: slime::detect,
         read: Some(slime::read),
         write: Some(slime::write),
+        asks: &[],
         is_one_file: false,
         checks: Some(Checks {
             check: slime::check,

@@ -88,7 +88,7 @@ mod write;
 pub use bind::{bind, record_config};
 pub use error::{Clash, Error, Unmapped};
 pub use files::{Content, Files, OutputFile};
-pub use formats::{Checker, Checks, FORMATS, Format, FormatId, NoSuchFormat, Reader, Writer, detect};
+pub use formats::{Ask, Checker, Checks, FORMATS, Format, FormatId, NoSuchFormat, Reader, Writer, detect};
 pub use loss::Loss;
 pub use pass::fold;
 pub use pickles::torch_findings;

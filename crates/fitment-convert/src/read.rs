@@ -1,6 +1,6 @@
 use crate::error::Error;
 use crate::files::Files;
-use crate::formats::{self, FormatId};
+use crate::formats::{self, Ask, FormatId};
 use crate::loss::Loss;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::{Adapter, Finding};
@@ -25,6 +25,17 @@ pub struct ReadOptions<'o> {
     pub activation: Option<&'o str>,
     /// The same for the class, where the files fit several.
     pub formula: Option<&'o str>,
+}
+
+impl ReadOptions<'_> {
+    /// Whether something is said.
+    pub fn says(&self, ask: Ask) -> bool {
+        match ask {
+            Ask::Positions => self.positions.is_some(),
+            Ask::Activation => self.activation.is_some(),
+            Ask::Formula => self.formula.is_some(),
+        }
+    }
 }
 
 impl fmt::Debug for ReadOptions<'_> {
@@ -56,12 +67,16 @@ pub struct Converted<'a> {
 /// Reads an adapter of any known format. Tensors borrow from the files.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`]; [`Error::Option`] for one that decides nothing about this format.
 pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let id = match options.from {
         Some(id) => id,
         None => formats::detect(files)?,
     };
     let reader = id.format().read.ok_or(Error::NoSuchWay { format: id, verb: "read" })?;
+    let useless = |ask: &&Ask| options.says(**ask) && !id.format().asks.contains(*ask);
+    if let Some(ask) = Ask::ALL.iter().find(useless) {
+        return Err(Error::no_use(*ask, &id.to_string(), "its files leave nothing of that open"));
+    }
     reader(files, options)
 }

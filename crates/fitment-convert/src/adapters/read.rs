@@ -5,6 +5,7 @@ use super::methods::Method;
 use super::{bottleneck, keys, lora, rules};
 use crate::bind::bind;
 use crate::error::{Error, one_line};
+use crate::formats::Ask;
 use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
@@ -31,6 +32,10 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         findings.into_iter().partition(|finding| finding.severity == Severity::Error);
     if !errors.is_empty() {
         return Err(Error::Malformed { findings: errors });
+    }
+    if options.formula.is_some() && !matches!(seen.config.method, Method::Reft) {
+        let reason = "only ReFT leaves open whether the projection is subtracted";
+        return Err(Error::no_use(Ask::Formula, "this adapter", reason));
     }
     let Content { edits, kept, tensors, mut losses } = match &seen.config.method {
         Method::Reft => reft(&seen, options)?,
@@ -112,21 +117,21 @@ fn reft<'a>(seen: &Inspected<'a>, options: &ReadOptions<'_>) -> Result<Content<'
 fn formula(units: &[Unit<'_>], stated: Option<&str>) -> Result<Formula, Error> {
     const HINT: &str =
         "say how it was trained: --formula noreft (the projection is subtracted) or --formula direft";
-    let ambiguous = |what: String, reason: &str| {
-        Err(Error::Ambiguous { what, reason: reason.to_owned(), hint: HINT.to_owned() })
-    };
     let is_orthogonal = units.iter().any(|unit| matches!(unit.projection, Projection::Orthogonal { .. }));
     match stated {
         Some("noreft" | "loreft") => Ok(Formula::Subtracted),
         Some("direft") => Ok(Formula::Direct),
-        Some(other) => {
-            ambiguous(format!("--formula {}", one_line(other)), "that is no formula of this library")
-        }
+        Some(other) => Err(Error::Option {
+            option: format!("--formula {}", one_line(other)),
+            reason: "is no formula of this library".to_owned(),
+            hint: HINT.to_owned(),
+        }),
         None if is_orthogonal => Ok(Formula::Subtracted),
-        None => ambiguous(
-            "NoReFT or DiReFT".to_owned(),
-            "the library saves the same files for both, and loads either as NoReFT",
-        ),
+        None => Err(Error::Ambiguous {
+            what: "NoReFT or DiReFT".to_owned(),
+            reason: "the library saves the same files for both, and loads either as NoReFT".to_owned(),
+            hint: HINT.to_owned(),
+        }),
     }
 }
 

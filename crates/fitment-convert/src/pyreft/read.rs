@@ -3,12 +3,14 @@ use super::folder::{self, CONFIG, Folder, Member};
 use super::rules;
 use super::said::{Said, missing};
 use crate::error::Error;
+use crate::formats::Ask;
 use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{Base, Edit, Intervention, KeptTensor, Positions, Source, SourceFile};
 use fitment_core::tensor::Tensor;
 use fitment_core::{Adapter, Finding, Severity};
+use std::collections::BTreeSet;
 
 /// Reads a folder: an intervention for each file, in the order of the config.
 ///
@@ -29,6 +31,9 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     fail_on_errors(&mut findings)?;
     let classes = classes(&folder, &said)?;
     let asks = classes.iter().any(|class| class.has_activation());
+    if let (false, Some(Some(_))) = (asks, said.activation) {
+        return Err(Error::no_use(Ask::Activation, "this folder", "its classes have none"));
+    }
     if let Some(error) = missing(said.positions.is_none(), asks && said.activation.is_none(), None) {
         return Err(error);
     }
@@ -74,10 +79,19 @@ fn fail_on_errors(findings: &mut Vec<Finding>) -> Result<(), Error> {
 
 /// The class of every member; the option decides where keys do not.
 fn classes(folder: &Folder<'_>, said: &Said) -> Result<Vec<Class>, Error> {
+    let possible = || folder.members.iter().flat_map(|member| member.classes);
+    if let Some(class) = said.formula.filter(|class| !possible().any(|other| other == class)) {
+        let names: BTreeSet<&str> = possible().map(|class| class.name()).collect();
+        return Err(Error::Option {
+            option: format!("--formula {}", class.name()),
+            reason: format!("contradicts the files: they are of {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+            hint: "leave it out".to_owned(),
+        });
+    }
     let one = |member: &Member<'_>| match member.classes {
         [class] => Ok(*class),
         several => {
-            let named = several.iter().find(|class| said.formula.as_deref() == Some(class.name()));
+            let named = several.iter().find(|class| said.formula == Some(**class));
             let error = || missing(false, false, Some(&member.file)).expect("a formula is missing");
             named.copied().ok_or_else(error)
         }

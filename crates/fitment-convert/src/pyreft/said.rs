@@ -1,6 +1,7 @@
 //! What a folder does not say and the user must: positions, activation, class.
 
-use crate::error::Error;
+use super::class::Class;
+use crate::error::{Error, one_line};
 use crate::read::ReadOptions;
 use fitment_core::model::{Activation, FirstLast, Group, Phase, Positions, Select, ShortPrompt};
 
@@ -10,7 +11,7 @@ pub(super) struct Said {
     /// `None` where an option was not given.
     pub(super) positions: Option<Where>,
     pub(super) activation: Option<Option<Activation>>,
-    pub(super) formula: Option<String>,
+    pub(super) formula: Option<Class>,
 }
 
 /// Positions as typed.
@@ -37,7 +38,7 @@ impl Said {
         Ok(Self {
             positions: options.positions.map(positions).transpose()?,
             activation: options.activation.map(activation).transpose()?,
-            formula: options.formula.map(str::to_owned),
+            formula: options.formula.map(formula).transpose()?,
         })
     }
 }
@@ -75,9 +76,9 @@ fn positions(text: &str) -> Result<Where, Error> {
         }
         Some(Where { positions: Positions { phase: Phase::Prompt, select: Select::FirstLast(ends) }, untied })
     };
-    parsed().ok_or_else(|| Error::Ambiguous {
-        what: format!("--positions {text}"),
-        reason: "that is no selection of positions".to_owned(),
+    parsed().ok_or_else(|| Error::Option {
+        option: format!("--positions {}", one_line(text)),
+        reason: "is no selection of positions".to_owned(),
         hint: "f7+l7 (first 7 and last 7 of the prompt, one module for both), f7|l7 (the first module of a place has the first 7, \
                the second the last 7), f7, l7; @-1 behind it when training ended one token before the prompt's end; all, prompt, decode"
             .to_owned(),
@@ -92,10 +93,18 @@ fn activation(text: &str) -> Result<Option<Activation>, Error> {
         "gelu_pytorch_tanh" | "gelu_fast" => "gelu_new",
         other => other,
     };
-    Activation::from_name(word).map(Some).ok_or_else(|| Error::Ambiguous {
-        what: format!("--activation {text}"),
-        reason: "no such activation is known".to_owned(),
+    Activation::from_name(word).map(Some).ok_or_else(|| Error::Option {
+        option: format!("--activation {}", one_line(text)),
+        reason: "is no activation that is known".to_owned(),
         hint: format!("none, {}", Activation::ALL.iter().map(|a| a.name()).collect::<Vec<_>>().join(", ")),
+    })
+}
+
+fn formula(text: &str) -> Result<Class, Error> {
+    Class::ALL.iter().copied().find(|class| class.name() == text).ok_or_else(|| Error::Option {
+        option: format!("--formula {}", one_line(text)),
+        reason: "is no class of pyreft".to_owned(),
+        hint: Class::ALL.iter().map(|class| class.name()).collect::<Vec<_>>().join(", "),
     })
 }
 
