@@ -58,6 +58,20 @@ fn writable() -> PossibleValuesParser {
         .into()
 }
 
+/// What the files of an adapter may not say.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Said {
+    /// Which tokens an intervention acts on, where its files do not say: f7+l7, f7|l7 (untied), f1, l1, all, prompt, decode
+    #[arg(long, value_name = "POSITIONS")]
+    pub(crate) positions: Option<String>,
+    /// Activation of an intervention, where its files do not say: none, relu, gelu …
+    #[arg(long, value_name = "NAME")]
+    pub(crate) activation: Option<String>,
+    /// Class of an intervention, where its files fit several: noreft, nodireft …
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) formula: Option<String>,
+}
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -101,15 +115,8 @@ pub(crate) struct Convert {
     /// Which of several adapters in the folder
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
-    /// Which tokens an intervention acts on, where its files do not say: f7+l7, f7|l7 (untied), f1, l1, all, prompt, decode
-    #[arg(long, value_name = "POSITIONS")]
-    pub(crate) positions: Option<String>,
-    /// Activation of an intervention, where its files do not say: none, relu, gelu …
-    #[arg(long, value_name = "NAME")]
-    pub(crate) activation: Option<String>,
-    /// Class of an intervention, where its files fit several: noreft, nodireft …
-    #[arg(long, value_name = "CLASS")]
-    pub(crate) formula: Option<String>,
+    #[command(flatten)]
+    pub(crate) said: Said,
     /// Write although something that changes the function is lost
     #[arg(long)]
     pub(crate) allow_loss: bool,
@@ -131,6 +138,7 @@ pub(crate) struct Convert {
   fitment validate my-lora.fitment.safetensors
   fitment validate adapters/* --base ./Llama-3.2-1B --fail-on warning
   fitment validate my-lora --format sarif > fitment.sarif
+  fitment validate my-reft --positions f7+l7 --activation none
   fitment validate --explain M014")]
 pub(crate) struct Validate {
     /// Adapters to check
@@ -157,6 +165,8 @@ pub(crate) struct Validate {
     /// Which of several adapters in a folder
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
+    #[command(flatten)]
+    pub(crate) said: Said,
     /// Say what a code means and what to do, and stop
     #[arg(long, value_name = "CODE", conflicts_with = "paths")]
     pub(crate) explain: Option<String>,
@@ -213,6 +223,8 @@ pub(crate) struct Inspect {
     /// Which of several adapters in the folder
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
+    #[command(flatten)]
+    pub(crate) said: Said,
 }
 
 /// Apply adapters to a base checkpoint: a new checkpoint, rounded once
@@ -256,6 +268,8 @@ pub(crate) struct Apply {
     /// Which of several adapters, where PATH is a folder that holds more than one
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
+    #[command(flatten)]
+    pub(crate) said: Said,
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,

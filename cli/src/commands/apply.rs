@@ -79,13 +79,16 @@ fn read<'f>(
     files: &'f [AdapterFiles],
     base: &CheckpointDir,
 ) -> Result<Vec<Converted<'f>>, Failure> {
-    let read = |(weighted, files): (&Weighted, &'f AdapterFiles)| {
+    let from = args.from.as_deref().map(open::format).transpose()?;
+    let formats: Vec<_> = files.iter().map(|files| from.or_else(|| open::detected(files))).collect();
+    let told = open::Said::each(&args.said, &formats);
+    let read = |((weighted, files), said): ((&Weighted, &'f AdapterFiles), open::Said<'_>)| {
         let foreign = open::foreign_base(files, base);
         let adapter = args.adapter.as_deref().filter(|_| foreign.is_some());
-        let how = How { from: args.from.as_deref(), adapter, base: foreign, ..How::default() };
+        let how = How { from: args.from.as_deref(), adapter, base: foreign, said, ..How::default() };
         open::adapter(&weighted.path, files, how).map(|(_, converted)| converted)
     };
-    weighted.iter().zip(files).map(read).collect()
+    weighted.iter().zip(files).zip(told).map(read).collect()
 }
 
 /// Files that a conversion would have carried along are of no interest here.

@@ -22,11 +22,7 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         base,
         base_name: args.base_name.as_deref(),
         keep_files: args.keep_files,
-        said: open::Said {
-            positions: args.positions.as_deref(),
-            activation: args.activation.as_deref(),
-            formula: args.formula.as_deref(),
-        },
+        said: open::Said::all(&args.said),
     };
     let (from, Converted { adapter, mut losses, findings }) = open::adapter(&args.src, &files, how)?;
     let written = fitment_convert::write(&adapter, to, &WriteOptions { base })

@@ -1,8 +1,8 @@
 //! From a path to an adapter in memory, whatever its format.
 
+use crate::args;
 use crate::console::{Console, Exit, Failure};
-use fitment_convert::Files;
-use fitment_convert::{Converted, FormatId, Loss, ReadOptions};
+use fitment_convert::{Ask, Converted, Files, FormatId, Loss, ReadOptions};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) struct How<'h> {
     pub(crate) said: Said<'h>,
 }
 
-/// What the files of an adapter may not say.
+/// What an adapter is told that its files may not say.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Said<'h> {
     pub(crate) positions: Option<&'h str>,
@@ -26,9 +26,48 @@ pub(crate) struct Said<'h> {
     pub(crate) formula: Option<&'h str>,
 }
 
+impl<'h> Said<'h> {
+    /// All that was typed.
+    pub(crate) fn all(args: &'h args::Said) -> Self {
+        Self {
+            positions: args.positions.as_deref(),
+            activation: args.activation.as_deref(),
+            formula: args.formula.as_deref(),
+        }
+    }
+
+    /// The same for a reader.
+    pub(crate) fn options(self) -> ReadOptions<'h> {
+        let Self { positions, activation, formula } = self;
+        ReadOptions { positions, activation, formula, ..ReadOptions::default() }
+    }
+
+    /// What each of several adapters is told: what its format asks for. What none asks for is told to all, and refused.
+    pub(crate) fn each(args: &'h args::Said, formats: &[Option<FormatId>]) -> Vec<Self> {
+        let asks = |format: &Option<FormatId>, ask: Ask| {
+            format.is_some_and(|format| format.format().asks.contains(&ask))
+        };
+        let told = |format: &Option<FormatId>| {
+            let all = Self::all(args);
+            let of_use = |ask: Ask| asks(format, ask) || !formats.iter().any(|format| asks(format, ask));
+            Self {
+                positions: all.positions.filter(|_| of_use(Ask::Positions)),
+                activation: all.activation.filter(|_| of_use(Ask::Activation)),
+                formula: all.formula.filter(|_| of_use(Ask::Formula)),
+            }
+        };
+        formats.iter().map(told).collect()
+    }
+}
+
 /// The value of `--from` or `--to`.
 pub(crate) fn format(name: &str) -> Result<FormatId, Failure> {
     name.parse().map_err(|error| Failure::new(Exit::Unusable, anyhow::Error::from(error)))
+}
+
+/// The format that files are of, where there is one.
+pub(crate) fn detected(files: &AdapterFiles) -> Option<FormatId> {
+    fitment_convert::detect(&files.iter().collect()).ok()
 }
 
 /// Opens the files of an adapter.
@@ -59,9 +98,7 @@ pub(crate) fn adapter<'a>(
         base_name: how.base_name,
         keep_files: how.keep_files,
         adapter_name: how.adapter,
-        positions: how.said.positions,
-        activation: how.said.activation,
-        formula: how.said.formula,
+        ..how.said.options()
     };
     let converted = fitment_convert::read(&blobs, &options).map_err(at_path)?;
     Ok((id, converted))

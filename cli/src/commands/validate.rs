@@ -5,7 +5,7 @@ use crate::args::{FailOn, ReportFormat, Validate};
 use crate::console::{Console, Exit, Failure, Run};
 use anyhow::anyhow;
 use clap::ValueEnum;
-use fitment_convert::Files;
+use fitment_convert::{Files, ReadOptions};
 use fitment_core::Severity;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::finding::Code;
@@ -24,12 +24,16 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
     let options = Options { allow: rules(&args.allow)?, deny: rules(&args.deny)? };
     let from = args.from.as_deref().map(open::format).transpose()?;
     let base = args.base.as_deref().map(open::base).transpose()?;
+    let files: Vec<AdapterFiles> =
+        args.paths.iter().map(|path| AdapterFiles::load(path).map_err(of_io)).collect::<Result<_, _>>()?;
+    let formats: Vec<_> = files.iter().map(|files| from.or_else(|| open::detected(files))).collect();
+    let told = open::Said::each(&args.said, &formats);
     let mut outcomes = Vec::with_capacity(args.paths.len());
-    for path in &args.paths {
-        let files = AdapterFiles::load(path).map_err(of_io)?;
-        let files: Files<'_> = files_of(&files);
+    for ((path, files), said) in args.paths.iter().zip(&files).zip(told) {
+        let files: Files<'_> = files.iter().collect();
         let name = path.display().to_string();
-        let input = Input { name: &name, files: &files, from, adapter_name: args.adapter.as_deref() };
+        let adapter_name = args.adapter.as_deref();
+        let input = Input { name: &name, files: &files, options: ReadOptions { from, adapter_name, ..said.options() } };
         outcomes.push(check(&input, base.as_ref(), &options)?);
     }
     print(&outcomes, args, console)?;
@@ -38,10 +42,6 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
 
 fn name_of(format: ReportFormat) -> String {
     format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
-fn files_of(files: &AdapterFiles) -> Files<'_> {
-    files.iter().collect()
 }
 
 fn check(input: &Input<'_, '_>, base: Option<&CheckpointDir>, options: &Options) -> Result<Outcome, Failure> {

@@ -92,7 +92,7 @@ pub use formats::{Ask, Checker, Checks, FORMATS, Format, FormatId, NoSuchFormat,
 pub use loss::Loss;
 pub use pass::fold;
 pub use pickles::torch_findings;
-pub use read::{Converted, ReadOptions, read};
+pub use read::{Converted, ReadOptions, check_options, read};
 pub use write::{WriteOptions, Written, write};
 
 /// PyTorch weight files, which some formats hold.

@@ -74,9 +74,18 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         None => formats::detect(files)?,
     };
     let reader = id.format().read.ok_or(Error::NoSuchWay { format: id, verb: "read" })?;
-    let useless = |ask: &&Ask| options.says(**ask) && !id.format().asks.contains(*ask);
-    if let Some(ask) = Ask::ALL.iter().find(useless) {
-        return Err(Error::no_use(*ask, &id.to_string(), "its files leave nothing of that open"));
-    }
+    check_options(id, options)?;
     reader(files, options)
+}
+
+/// Whether a format has a use for every option that says something.
+///
+/// # Errors
+/// [`Error::Option`] for the first that would be passed over.
+pub fn check_options(id: FormatId, options: &ReadOptions<'_>) -> Result<(), Error> {
+    let useless = |ask: &&Ask| options.says(**ask) && !id.format().asks.contains(*ask);
+    match Ask::ALL.iter().find(useless) {
+        Some(ask) => Err(Error::no_use(*ask, &id.to_string(), "its files leave nothing of that open")),
+        None => Ok(()),
+    }
 }

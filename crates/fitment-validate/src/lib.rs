@@ -4,12 +4,12 @@
 //! it collects every breach instead of stopping at the first:
 //!
 //! ```
-//! use fitment_convert::Files;
+//! use fitment_convert::{Files, ReadOptions};
 //! use fitment_core::Severity;
 //! use fitment_validate::{Input, Options, Verdict, output, validate};
 //!
 //! let files: Files = [("adapter_config.json", &br#"{"peft_type": "LORA", "r": 8}"#[..])].into_iter().collect();
-//! let input = Input { name: "my-lora", files: &files, from: None, adapter_name: None };
+//! let input = Input { name: "my-lora", files: &files, options: ReadOptions::default() };
 //! let outcome = validate(&input, None, &Options::default())?;
 //!
 //! assert_eq!(outcome.verdict(Severity::Error), Verdict::Findings);

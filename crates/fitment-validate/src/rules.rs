@@ -22,4 +22,5 @@ fitment_core::rule_table! {
     B_UNBOUND = "B018" Note "6" "The content of the base is checked, not only its names and shapes." => "`fitment convert FILE --base BASE` records the digests of the base.";
     B_AMBIGUOUS = "B019" Error "6" "Adapter and base together say which tensor each edit changes." => "See the message: what decides it depends on the case.";
     B_SITE = "B020" Error "5.6" "The base has the sites of interventions, with states of their width." => "The adapter was made for a model of another size: check --base.";
+    B_UNSAID = "B021" Warning "5.6" "Files or options say all that the adapter does." => "Say it with the options that the message names: until then nothing of the weights is checked, and `fitment convert` refuses the adapter.";
 }

@@ -2,7 +2,9 @@ use crate::base;
 use crate::error::Error;
 use crate::outcome::{Checked, Options, Outcome, Refusal};
 use crate::{each, effect, file, foreign, rules};
-use fitment_convert::{Checks, Error as ConvertError, Files, FormatId, detect, torch_findings};
+use fitment_convert::{
+    Checks, Error as ConvertError, Files, FormatId, ReadOptions, check_options, detect, torch_findings,
+};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::Adapter;
 use fitment_core::{Depth, Finding};
@@ -14,18 +16,16 @@ pub struct Input<'i, 'a> {
     pub name: &'i str,
     /// Its files.
     pub files: &'i Files<'a>,
-    /// Its format; detected when absent.
-    pub from: Option<FormatId>,
-    /// Which adapter of a folder that holds several.
-    pub adapter_name: Option<&'i str>,
+    /// What the caller knows beside the files; a base is an argument of its own.
+    pub options: ReadOptions<'i>,
 }
 
 /// Checks an adapter by every rule there is: its own format's, those about what it does, and with a base those about the
 /// fit. All findings are collected.
 ///
 /// # Errors
-/// [`Error::Input`] when the files fit several formats or hold several adapters and none is named; [`Error::Base`] when
-/// a tensor of the base cannot be read.
+/// [`Error::Input`] when the files fit several formats or hold several adapters and none is named, or an option
+/// cannot be what it says; [`Error::Base`] when a tensor of the base cannot be read.
 pub fn validate(
     input: &Input<'_, '_>,
     base: Option<&dyn Checkpoint>,
@@ -40,7 +40,7 @@ pub fn validate(
         findings: Vec::new(),
         allowed: 0,
     };
-    let format = match input.from {
+    let format = match input.options.from {
         Some(format) => format,
         None => match detect(input.files) {
             Ok(format) => format,
@@ -51,6 +51,7 @@ pub fn validate(
             Err(error) => return Err(error.into()),
         },
     };
+    check_options(format, &input.options)?;
     outcome.format = Some(format.to_string());
     let findings = match format.format().checks {
         None => fitment(input, base, &mut outcome.checked)?,

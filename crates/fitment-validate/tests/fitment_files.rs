@@ -1,7 +1,7 @@
 //! Fitment files themselves, alone and beside a base.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_convert::Files;
+use fitment_convert::{Files, ReadOptions};
 use fitment_core::Severity;
 use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint};
 use fitment_core::container::write_container;
@@ -56,7 +56,7 @@ fn base(value: f32) -> Vec<u8> {
 
 fn outcome(bytes: &[u8], base: Option<&[u8]>, options: &Options) -> Outcome {
     let files: Files<'_> = [("a.safetensors", bytes)].into_iter().collect();
-    let input = Input { name: "x/a.safetensors", files: &files, from: None, adapter_name: None };
+    let input = Input { name: "x/a.safetensors", files: &files, options: ReadOptions::default() };
     let base = base.map(|bytes| MemoryCheckpoint::new(bytes, None).unwrap());
     validate(&input, base.as_ref().map(|base| base as &dyn Checkpoint), options).unwrap()
 }
@@ -147,7 +147,7 @@ fn a_sound_container_of_something_else_cannot_be_checked() {
 #[test]
 fn text_is_not_judged_as_a_container() {
     let files: Files<'_> = [("notes.md", &b"# hello"[..])].into_iter().collect();
-    let input = Input { name: "notes.md", files: &files, from: None, adapter_name: None };
+    let input = Input { name: "notes.md", files: &files, options: ReadOptions::default() };
     let found = validate(&input, None, &Options::default()).unwrap();
     assert_eq!((found.findings.len(), found.verdict(Severity::Note)), (0, Verdict::Unchecked));
 }
@@ -176,7 +176,7 @@ fn a_base_that_cannot_be_read_is_an_error_and_no_finding() {
     let base = Unreadable(MemoryCheckpoint::new(base(0.5).leak(), None).unwrap());
     let bytes = sound();
     let files: Files<'_> = [("a.safetensors", &bytes[..])].into_iter().collect();
-    let input = Input { name: "a.safetensors", files: &files, from: None, adapter_name: None };
+    let input = Input { name: "a.safetensors", files: &files, options: ReadOptions::default() };
     let error = validate(&input, Some(&base), &Options::default()).unwrap_err();
     assert!(matches!(error, Error::Base(_)), "{error}");
 }

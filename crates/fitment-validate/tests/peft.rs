@@ -1,7 +1,7 @@
 //! Adapters that PEFT itself wrote: sound ones pass, and every damage that PEFT passes over in silence is a finding.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_convert::Files;
+use fitment_convert::{Files, ReadOptions};
 use fitment_core::Severity;
 use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint};
 use fitment_core::container::{read_foreign, write_container};
@@ -97,7 +97,7 @@ impl Case {
         let files: Files<'_> = self.adapter.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
         let checkpoint = self.base.as_ref().filter(|_| with_base).map(Base::checkpoint);
         let base = checkpoint.as_ref().map(|base| base as &dyn Checkpoint);
-        let input = Input { name: "adapter", files: &files, from: None, adapter_name: None };
+        let input = Input { name: "adapter", files: &files, options: ReadOptions::default() };
         validate(&input, base, &Options::default()).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 }

@@ -21,6 +21,7 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
         from: args.from.as_deref(),
         adapter: args.adapter.as_deref(),
         base: base.as_ref().map(|base| base as &dyn Checkpoint),
+        said: open::Said::all(&args.said),
         ..How::default()
     };
     let Opened { format, adapter, losses, id } = open(args, &files, how)?;
@@ -57,7 +58,8 @@ struct Opened<'a> {
 /// Reads the adapter. A Fitment file is checked once, for its model and its id.
 fn open<'a>(args: &Inspect, files: &'a AdapterFiles, how: How<'_>) -> Result<Opened<'a>, Failure> {
     let fitment = files.single().filter(|bytes| is_fitment(bytes, bytes.len() as u64));
-    match fitment.filter(|_| how.base.is_none() && how.from.is_none()) {
+    let says_nothing = fitment_convert::check_options(FormatId::Fitment, &how.said.options()).is_ok();
+    match fitment.filter(|_| how.base.is_none() && how.from.is_none() && says_nothing) {
         Some(bytes) => {
             let report = check(bytes, Depth::Structure);
             let id = report.manifest.as_ref().map(|manifest| manifest.id.clone());

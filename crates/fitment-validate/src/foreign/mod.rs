@@ -27,17 +27,17 @@ pub(crate) struct Look<'a> {
 /// Checks an adapter of a foreign format, with a base when there is one.
 ///
 /// # Errors
-/// When the folder holds several adapters and none is named, or the base cannot be read.
+/// When the folder holds several adapters and none is named, an option cannot be what it says, or the base cannot be read.
 pub(crate) fn check<'a>(
     input: &Input<'_, 'a>,
     (format, checks): (FormatId, Checks),
     base: Option<&dyn Checkpoint>,
 ) -> Result<Look<'a>, Error> {
-    let Input { files, adapter_name, .. } = *input;
-    let findings = (checks.check)(files, adapter_name)?;
+    let Input { files, options, .. } = *input;
+    let findings = (checks.check)(files, options.adapter_name)?;
     let is_refused = findings.iter().any(|finding| finding.code == checks.unsupported.code);
     let mut look = Look { findings, is_refused, ..Look::default() };
-    let options = ReadOptions { from: Some(format), adapter_name, ..ReadOptions::default() };
+    let options = ReadOptions { from: Some(format), base: None, ..options };
     match (read(files, &options), base) {
         (Ok(converted), _) => look.adapter = Some(converted.adapter),
         // Only a base can tell what such an adapter does.
@@ -45,6 +45,10 @@ pub(crate) fn check<'a>(
             let message = format!("without a base this cannot be known: {reason}");
             look.findings.push(Finding::new(&rules::B_NO_BASE, what, message));
         }
+        (Err(ConvertError::Ambiguous { what, reason, hint }), None) => {
+            look.findings.push(Finding::new(&rules::B_UNSAID, what, format!("{reason} ({hint})")));
+        }
+        (Err(error @ ConvertError::Option { .. }), _) => return Err(error.into()),
         (Err(_), _) => {}
     }
     if let Some(base) = base {
