@@ -116,6 +116,8 @@ fn report(args: &Convert, done: &Done<'_>, console: Console) -> Result<(), Failu
     }
     let binding = match (to, bound) {
         (FormatId::Fitment, true) => ", bound to the base",
+        // Interventions alone touch no tensor of which a digest could be recorded.
+        (FormatId::Fitment, false) if args.base.is_some() => ", fits the base, of which it touches no tensor",
         (FormatId::Fitment, false) => ", not bound to a base",
         _ => "",
     };

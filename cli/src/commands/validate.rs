@@ -33,7 +33,11 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
         let files: Files<'_> = files.iter().collect();
         let name = path.display().to_string();
         let adapter_name = args.adapter.as_deref();
-        let input = Input { name: &name, files: &files, options: ReadOptions { from, adapter_name, ..said.options() } };
+        let input = Input {
+            name: &name,
+            files: &files,
+            options: ReadOptions { from, adapter_name, ..said.options() },
+        };
         outcomes.push(check(&input, base.as_ref(), &options)?);
     }
     print(&outcomes, args, console)?;

@@ -1,10 +1,11 @@
 //! Binding an adapter to the base at hand: every touched tensor is found, fits, and is recorded with its digest.
 
 use crate::error::{Clash, Error, Unmapped};
+use crate::sites;
 use crate::states::misfits;
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::identity::{hex, sha256};
-use fitment_core::model::{Adapter, BaseTensor, Digest, Edit, SetDtype, Target};
+use fitment_core::model::{Adapter, BaseTensor, ComponentName, Digest, Edit, SetDtype, Target};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,14 +23,15 @@ const CONFIG_FACTS: &[&str] = &[
 ];
 
 /// Records in an adapter what it touches of a base: dtype, shape and SHA-256 of every target, architecture, config facts.
+/// Interventions touch no tensor (spec section 5.6): of them layers and widths are compared.
 /// A tensor that an adapter without a base was to create becomes a plain `set` where the base has it in the same shape.
 ///
 /// # Errors
 /// [`Error::Unmapped`] when targets are missing in the base; [`Error::Mismatch`] when some have another shape than the
-/// edits ask, when a created tensor is there, or when the adapter is bound to a base of other content;
+/// edits ask, when it has not the sites of interventions, when a created tensor is there, or when the adapter is bound to a base of other content;
 /// [`Error::Base`] when the base cannot be read.
 pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Error> {
-    if let Some(component) = adapter.edits.iter().find_map(|edit| edit.target()?.component.as_ref()) {
+    if let Some(component) = adapter.edits.iter().find_map(component) {
         return Err(Error::Unsupported {
             what: format!("component {component}"),
             reason: "the adapter is for a pipeline of several models, the base is a single one".to_owned(),
@@ -46,6 +48,7 @@ pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
     targets.retain(|key, _| !created.contains(key));
     check_present(targets.values().copied(), base)?;
     fail_on(misfits(adapter, base))?;
+    fail_on(sites::misfits(adapter, base))?;
     let recorded = std::mem::take(&mut adapter.base.tensors);
     let known: BTreeMap<Key, &BaseTensor> = recorded
         .iter()
@@ -58,6 +61,13 @@ pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
         record_config(adapter, config);
     }
     Ok(())
+}
+
+fn component<'e>(edit: &'e Edit<'_>) -> Option<&'e ComponentName> {
+    match edit {
+        Edit::Intervention(edit) => edit.component.as_ref(),
+        _ => edit.target()?.component.as_ref(),
+    }
 }
 
 /// Records the base's architecture and the few values of its config that conversions need.

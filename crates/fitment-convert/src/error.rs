@@ -99,15 +99,22 @@ pub struct Unmapped {
     pub nearest: Option<String>,
 }
 
-/// A base tensor that does not fit.
+/// A base tensor, or the site of an intervention, that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clash {
-    /// The base tensor.
+    /// The base tensor, or the label of the intervention.
     pub target: String,
     /// What the adapter asks for.
     pub expected: String,
     /// What the base has.
     pub found: String,
+}
+
+impl Clash {
+    /// Both sides, without the name.
+    pub fn message(&self) -> String {
+        format!("the adapter asks for {}, the base has {}", self.expected, self.found)
+    }
 }
 
 impl Error {
@@ -174,10 +181,7 @@ fn unmapped(culprits: &[Unmapped]) -> String {
 }
 
 fn clashes(culprits: &[Clash]) -> String {
-    let describe = |clash: &Clash| {
-        format!("{}: the adapter asks for {}, the base has {}", clash.target, clash.expected, clash.found)
-    };
-    first_few(culprits, describe)
+    first_few(culprits, |clash| format!("{}: {}", clash.target, clash.message()))
 }
 
 /// Names three, counts the rest.

@@ -40,6 +40,7 @@
 //! | [`bind()`] | an adapter and the base it touches |
 //! | [`fold`] | interventions into weights, where that is exact |
 //! | [`architectures`] | where the sites of interventions lie in each family of models |
+//! | [`sites`] | whether a base has the sites of interventions |
 //! | [`Loss`] | everything that a conversion drops or takes for granted |
 //! | [`peft`] | Hugging Face PEFT, with its rules as codes |
 //! | [`pyreft`] | pyreft's interventions, with their rules |
@@ -78,6 +79,7 @@ mod pickles;
 pub mod pyreft;
 mod read;
 mod several;
+pub mod sites;
 pub mod slime;
 mod states;
 pub mod trl;

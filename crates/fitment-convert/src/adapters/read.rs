@@ -5,8 +5,8 @@ use super::methods::Method;
 use super::{bottleneck, keys, lora, rules};
 use crate::bind::bind;
 use crate::error::{Error, one_line};
-use crate::formats::Ask;
 use crate::files::{Files, is_safe_path, kept_bytes};
+use crate::formats::Ask;
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{About, Base, BaseTensor, Edit, Intervention, KeptTensor, Source, SourceFile};
@@ -52,7 +52,6 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     };
     let files = carried(files, &folder, options.keep_files, &mut losses);
     let config = seen.config;
-    let has_weights = edits.iter().any(|edit| edit.target().is_some());
     let mut adapter = Adapter {
         base: Base {
             name: options.base_name.map(str::to_owned).or(config.model_name),
@@ -72,7 +71,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         about: About::default(),
         extra: serde_json::Map::new(),
     };
-    if let Some(base) = options.base.filter(|_| has_weights) {
+    if let Some(base) = options.base {
         bind(&mut adapter, base)?;
     }
     Ok(Converted { adapter, losses, findings })

@@ -1,5 +1,6 @@
 use super::container::{self, Container};
 use super::{control, rules};
+use crate::bind::bind;
 use crate::error::Error;
 use crate::files::{Files, carried, is_safe_path, kept_bytes};
 use crate::read::{Converted, ReadOptions};
@@ -52,7 +53,8 @@ pub(super) fn inspect<'a>(files: &Files<'a>) -> (Option<Container<'a>>, Vec<Find
 /// Reads a control vector: one intervention on `block_output` for each direction, everywhere, with strength 1.
 ///
 /// # Errors
-/// [`Error::Malformed`] for a file that breaks a rule; [`Error::Unsupported`] for GGUF that holds something else.
+/// [`Error::Malformed`] for a file that breaks a rule; [`Error::Unsupported`] for GGUF that holds something else;
+/// [`Error::Mismatch`] for a base of another size.
 pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let (container, findings) = inspect(files);
     if let Some(other) = findings.iter().find(|finding| finding.code == rules::G_ARCHITECTURE.code) {
@@ -75,7 +77,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     let part = |(end, part)| Some(SourceFile { path: format!("{name}{end}"), data: kept_bytes(part)? });
     let kept = parts.filter_map(part).chain(others).collect();
     let hint = container.get(control::MODEL_HINT).and_then(|value| value.as_text());
-    let adapter = Adapter {
+    let mut adapter = Adapter {
         base: Base {
             architecture: hint.map(str::to_owned),
             name: options.base_name.map(str::to_owned),
@@ -86,6 +88,9 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         about: About::default(),
         extra: serde_json::Map::new(),
     };
+    if let Some(base) = options.base {
+        bind(&mut adapter, base)?;
+    }
     Ok(Converted { adapter, losses, findings })
 }
 

@@ -2,9 +2,10 @@ use super::class::Class;
 use super::folder::{self, CONFIG, Folder, Member};
 use super::rules;
 use super::said::{Said, missing};
+use crate::bind::bind;
 use crate::error::Error;
-use crate::formats::Ask;
 use crate::files::{Files, is_safe_path, kept_bytes};
+use crate::formats::Ask;
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{Base, Edit, Intervention, KeptTensor, Positions, Source, SourceFile};
@@ -16,7 +17,7 @@ use std::collections::BTreeSet;
 ///
 /// # Errors
 /// [`Error::Malformed`]; [`Error::Unsupported`] for other classes and units; [`Error::Ambiguous`] where an option must say
-/// what the folder does not.
+/// what the folder does not; [`Error::Mismatch`] for a base of another size.
 pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let said = Said::of(options)?;
     let mut folder = folder::open(files, options.adapter_name)?;
@@ -62,11 +63,11 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     };
     let base = Base { name: options.base_name.map(str::to_owned), ..Base::default() };
     let edits = edits.into_iter().map(Edit::Intervention).collect();
-    Ok(Converted {
-        adapter: Adapter { base, edits, source: Some(source), ..Adapter::default() },
-        losses,
-        findings,
-    })
+    let mut adapter = Adapter { base, edits, source: Some(source), ..Adapter::default() };
+    if let Some(base) = options.base {
+        bind(&mut adapter, base)?;
+    }
+    Ok(Converted { adapter, losses, findings })
 }
 
 fn fail_on_errors(findings: &mut Vec<Finding>) -> Result<(), Error> {
@@ -84,7 +85,10 @@ fn classes(folder: &Folder<'_>, said: &Said) -> Result<Vec<Class>, Error> {
         let names: BTreeSet<&str> = possible().map(|class| class.name()).collect();
         return Err(Error::Option {
             option: format!("--formula {}", class.name()),
-            reason: format!("contradicts the files: they are of {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+            reason: format!(
+                "contradicts the files: they are of {}",
+                names.into_iter().collect::<Vec<_>>().join(", ")
+            ),
             hint: "leave it out".to_owned(),
         });
     }

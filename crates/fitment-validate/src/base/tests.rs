@@ -387,9 +387,9 @@ fn an_intervention_fits_the_layers_and_the_width_of_the_base() {
     case.config.insert("hidden_size".to_owned(), json!(4));
     case.config.insert("num_hidden_layers".to_owned(), json!(4));
     insta::assert_snapshot!(case.lines(false), @r#"
-    error[B020] @block_input.0: is 3 wide, the base's states there 4
-    error[B020] @block_input.0: changes elements 2..5, the base's states there have 4
-    error[B020] @query_output.4: is at layer 4, the base has 4, counted from 0
     error[B020] unet/@block_output.3: belongs to the component "unet" of a pipeline, the base is a single model
+    error[B020] @block_input.0: the adapter asks for states 3 wide, the base has states 4 wide
+    error[B020] @block_input.0: the adapter asks for elements 2..5 of the states, the base has states 4 wide
+    error[B020] @query_output.4: the adapter asks for layer 4, the base has 4 layers, counted from 0
     "#);
 }

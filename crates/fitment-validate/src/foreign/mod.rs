@@ -107,9 +107,9 @@ fn refusal(error: &ConvertError, base: &dyn Checkpoint, checks: Checks) -> Vec<F
         }
         ConvertError::Mismatch { culprits } => {
             let finding = |clash: &Clash| {
-                let message =
-                    format!("the adapter asks for {}, the base has {}", clash.expected, clash.found);
-                Finding::new(&rules::B_SHAPE, clash.target.clone(), message)
+                // The label of an intervention.
+                let rule = if clash.target.starts_with('@') { &rules::B_SITE } else { &rules::B_SHAPE };
+                Finding::new(rule, clash.target.clone(), clash.message())
             };
             culprits.iter().map(finding).collect()
         }

@@ -50,6 +50,7 @@ mod place;
 mod written;
 
 pub use obstacle::Obstacle;
+pub(crate) use place::Model;
 
 use crate::error::Error;
 use crate::numbers::widened;
@@ -58,7 +59,7 @@ use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{Adapter, Edit, Intervention, Overlap};
 use judge::{Candidate, comes_first, is_per_head};
 use linear::Linear;
-use place::{Model, Touch};
+use place::Touch;
 use std::collections::BTreeMap;
 
 /// An adapter with its strength, which multiplies `s` of its interventions.

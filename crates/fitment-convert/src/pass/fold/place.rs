@@ -7,7 +7,7 @@ use fitment_core::model::{IndexRange, ModuleSite, Site, SiteComponent};
 use serde_json::Value;
 
 /// A base whose sites are known.
-pub(super) struct Model<'b> {
+pub(crate) struct Model<'b> {
     pub(super) base: &'b dyn Checkpoint,
     pub(super) architecture: &'static Architecture,
     pub(super) model_type: String,
@@ -54,7 +54,7 @@ pub(super) struct Place {
 
 impl<'b> Model<'b> {
     /// Finds out what the base is. The error is the `model_type`, or that there is none.
-    pub(super) fn of(base: &'b dyn Checkpoint) -> Result<Self, String> {
+    pub(crate) fn of(base: &'b dyn Checkpoint) -> Result<Self, String> {
         let none = || "none named".to_owned();
         let value =
             find(base, "model_type").and_then(|value| value.as_str().map(str::to_owned)).ok_or_else(none)?;
@@ -79,7 +79,7 @@ impl<'b> Model<'b> {
     }
 
     /// How many layers the base has.
-    pub(super) fn layers(&self) -> u64 {
+    pub(crate) fn layers(&self) -> u64 {
         let has = |layer: &u64| {
             let weight = format!("{}.weight", self.module(*layer, self.architecture.query.module));
             self.base.tensors().contains_key(&weight)
@@ -96,6 +96,16 @@ impl<'b> Model<'b> {
             Some([first, second]) => Ok((*first, *second)),
             _ => Err(Obstacle::MissingTensor { tensor }),
         }
+    }
+
+    /// How many numbers the states at a site have, where a weight says it.
+    pub(crate) fn width(&self, site: &Site) -> Option<u64> {
+        self.place(site).ok()?.touches.first().map(|touch| touch.width)
+    }
+
+    /// The layer that a module is of.
+    pub(crate) fn layer(&self, path: &ModuleSite) -> Option<u64> {
+        self.inside(path.split().0).map(|(layer, _)| layer)
     }
 
     /// The weights at a site.
@@ -215,17 +225,7 @@ impl<'b> Model<'b> {
     fn path(&self, path: &ModuleSite) -> Result<Place, Obstacle> {
         let unknown = || Obstacle::UnknownModule { site: path.as_str().to_owned() };
         let (module, is_output) = path.split();
-        let parts: Vec<&str> = module.split('.').collect();
-        let list: Vec<&str> = self.architecture.layers.split('.').collect();
-        let at = parts.windows(list.len()).position(|window| window == list).ok_or_else(unknown)?;
-        let (before, behind) = (parts[..at].join("."), &parts[at + list.len()..]);
-        let before = if before.is_empty() { before } else { format!("{before}.") };
-        if !before.ends_with(&self.prefix) && !self.prefix.ends_with(&before) {
-            return Err(unknown());
-        }
-        let (layer, rest) = behind.split_first().ok_or_else(unknown)?;
-        let layer: u64 = layer.parse().map_err(|_| unknown())?;
-        let rest = rest.join(".");
+        let (layer, rest) = self.inside(module).ok_or_else(unknown)?;
         let lines = self.architecture;
         let component = match (rest.as_str(), is_output) {
             ("", true) => Some(SiteComponent::BlockOutput),
@@ -243,6 +243,20 @@ impl<'b> Model<'b> {
             (None, Some(module), false) => self.inputs(layer, &[module], 0),
             (None, None, _) => Err(unknown()),
         }
+    }
+
+    /// The layer of a module, and its name there.
+    fn inside(&self, module: &str) -> Option<(u64, String)> {
+        let parts: Vec<&str> = module.split('.').collect();
+        let list: Vec<&str> = self.architecture.layers.split('.').collect();
+        let at = parts.windows(list.len()).position(|window| window == list)?;
+        let (before, behind) = (parts[..at].join("."), &parts[at + list.len()..]);
+        let before = if before.is_empty() { before } else { format!("{before}.") };
+        if !before.ends_with(&self.prefix) && !self.prefix.ends_with(&before) {
+            return None;
+        }
+        let (layer, rest) = behind.split_first()?;
+        Some((layer.parse().ok()?, rest.join(".")))
     }
 
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
