@@ -62,6 +62,7 @@ fn describe(format: FormatId, folder: &Path, facts: &Value) -> String {
             positions: asked(Ask::Positions, "f3+l2"),
             activation: asked(Ask::Activation, facts["activation"].as_str().unwrap_or("none")),
             formula,
+            alpha: facts["alpha"].as_str(),
             ..ReadOptions::default()
         };
         match fitment_convert::read(&blobs, &options) {

@@ -6,11 +6,12 @@ use fitment_apply::hidden::{At, Inputs, Pass, SitePlan};
 use fitment_convert::torch::TorchFile;
 use fitment_convert::{Error, Files, FormatId, OutputFile, ReadOptions, WriteOptions, read, write};
 use fitment_core::Adapter;
+use fitment_core::checkpoint::Checkpoint as _;
 use fitment_core::model::{
-    Edit, FirstLast, Group, Intervention, Phase, Positions, Select, ShortPrompt, Site,
+    Edit, FirstLast, Group, Intervention, Lora, Phase, Positions, Select, ShortPrompt, Site,
 };
 use fitment_core::tensor::Dtype;
-use fitment_io::AdapterFiles;
+use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_math::ndarray::Array3;
 use fitment_tests::place::fixture;
 use safetensors::SafeTensors;
@@ -19,7 +20,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+/// Cases of interventions alone.
 fn cases() -> Vec<(String, PathBuf, Value)> {
+    let cases: Vec<_> = all_cases().into_iter().filter(|(_, _, facts)| facts["base"].is_null()).collect();
+    assert!(cases.len() >= 30, "{}", cases.len());
+    cases
+}
+
+fn all_cases() -> Vec<(String, PathBuf, Value)> {
     let mut cases: Vec<(String, PathBuf, Value)> = fs::read_dir(fixture("pyreft"))
         .unwrap()
         .filter_map(|entry| {
@@ -29,7 +37,6 @@ fn cases() -> Vec<(String, PathBuf, Value)> {
         })
         .collect();
     cases.sort_by(|a, b| a.0.cmp(&b.0));
-    assert!(cases.len() >= 30, "{}", cases.len());
     cases
 }
 
@@ -38,6 +45,7 @@ fn options(facts: &Value) -> ReadOptions<'_> {
         positions: Some("all"),
         activation: Some(facts["activation"].as_str().unwrap_or("none")),
         formula: facts["kind"].as_str(),
+        alpha: facts["alpha"].as_str(),
         ..ReadOptions::default()
     }
 }
@@ -306,4 +314,111 @@ fn a_written_config_says_the_rank_of_the_written_tensors() {
     }
     let error = write(&full, FormatId::Pyreft, &WriteOptions::default()).unwrap_err();
     assert!(error.to_string().contains("17 columns"), "{error}");
+}
+
+fn tensors_of(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let state = TorchFile::read("pytorch_model.bin", bytes).unwrap().state_dict().unwrap();
+    state.tensors.into_iter().map(|named| (named.name, named.tensor.bytes().to_vec())).collect()
+}
+
+fn f32s(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks(4).map(f32_of).collect()
+}
+
+/// `W + s·up·down` in f64.
+fn merged(lora: &Lora<'_>, weight: &[f32]) -> Vec<f64> {
+    let (up, down) = (f32s(lora.up.bytes()), f32s(lora.down.bytes()));
+    let (rank, columns) = (lora.down.dims()[0] as usize, lora.down.dims()[1] as usize);
+    let at = |index: usize| {
+        let (row, column) = (index / columns, index % columns);
+        let product =
+            (0..rank).map(|r| f64::from(up[row * rank + r]) * f64::from(down[r * columns + column]));
+        f64::from(weight[index]) + lora.scale * product.sum::<f64>()
+    };
+    (0..weight.len()).map(at).collect()
+}
+
+#[test]
+fn what_was_trained_of_the_model_merges_as_peft_merges_it() {
+    let mut checked = 0;
+    for (name, folder, facts) in all_cases().into_iter().filter(|(_, _, facts)| facts["base"].is_string()) {
+        let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+        let base = CheckpointDir::open(&folder.join("base"), Access::Map).unwrap();
+        let options = ReadOptions { base: Some(&base), ..options(&facts) };
+        let converted =
+            read(&files.iter().collect(), &options).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(converted.findings.is_empty(), "{name}: {:?}", converted.findings);
+        let adapter = converted.adapter;
+        assert!(adapter.base.is_bound(), "{name}");
+        let bytes = fs::read(folder.join("merged.safetensors")).unwrap();
+        let wanted = SafeTensors::deserialize(&bytes).unwrap();
+        let (weights, interventions): (Vec<_>, Vec<_>) =
+            adapter.edits.iter().partition(|edit| edit.target().is_some());
+        assert_eq!((weights.len(), interventions.len()), (wanted.names().len(), 1), "{name}");
+        for edit in weights {
+            let target = edit.target().unwrap().label();
+            let wanted = wanted.tensor(&target).unwrap();
+            match edit {
+                Edit::Lora(lora) => {
+                    let found = merged(lora, &f32s(&base.read(&target).unwrap()));
+                    let pairs = found.iter().zip(f32s(wanted.data()));
+                    let far = pairs.map(|(a, b)| (a - f64::from(b)).abs()).fold(0.0, f64::max);
+                    assert!(far < 1e-6, "{name} {target}: {far:.1e}");
+                }
+                Edit::Set(set) => {
+                    assert_eq!((set.value.bytes(), set.create), (wanted.data(), target == "score.weight"));
+                }
+                other => panic!("{}", other.kind()),
+            }
+        }
+        let back = write(&adapter, FormatId::Pyreft, &WriteOptions::default());
+        // PEFT's classes are known to pyvene by paths alone, which pyreft does not load.
+        if name != "model_plain" {
+            assert!(matches!(back, Err(Error::Unsupported { .. })), "{name}");
+            continue;
+        }
+        let back = back.unwrap();
+        assert!(back.losses.iter().all(|loss| !loss.changes_function()), "{:?}", back.losses);
+        let model = back.files.iter().find(|file| file.path == "pytorch_model.bin").unwrap();
+        let theirs = fs::read(folder.join("adapter/pytorch_model.bin")).unwrap();
+        assert_eq!(tensors_of(&self::bytes(model)), tensors_of(&theirs));
+        checked += 1;
+    }
+    assert_eq!(checked, 1);
+}
+
+#[test]
+fn what_the_model_file_does_not_say_is_asked_for() {
+    let load = |name: &str| AdapterFiles::load(&fixture("pyreft").join(name).join("adapter")).unwrap();
+    let said = ReadOptions { positions: Some("l1"), activation: Some("none"), ..ReadOptions::default() };
+    let refusal = |name: &str, options: ReadOptions<'_>| {
+        let error = read(&load(name).iter().collect(), &options).unwrap_err();
+        format!("{error}; {}", error.hint().unwrap_or_default())
+    };
+    assert!(refusal("model_lora", said).contains("--alpha rs:32"));
+    assert!(
+        refusal("model_lora", ReadOptions { alpha: Some("6/2"), ..said })
+            .starts_with("--alpha 6/2 is no alpha")
+    );
+    assert!(refusal("model_plain", said).contains("--base"));
+    assert!(refusal("model_plain", ReadOptions { alpha: Some("6"), ..said }).ends_with("leave it out"));
+    assert!(refusal("untied", ReadOptions { alpha: Some("6"), ..said }).ends_with("leave it out"));
+    // Without a base factors and new heads are known all the same.
+    let files = load("model_head");
+    let converted = read(&files.iter().collect(), &ReadOptions { alpha: Some("rs:6"), ..said }).unwrap();
+    let losses: Vec<&str> = converted.losses.iter().map(fitment_convert::Loss::id).collect();
+    assert_eq!(losses, ["assumed_new", "unbound"]);
+    let Edit::Lora(lora) = &converted.adapter.edits[0] else { panic!() };
+    assert_eq!(lora.scale, 6.0 / 2.0_f64.sqrt());
+    // A file without tensors, as a trainer saves it, is nothing.
+    let plain = load("model_plain");
+    let mut files: Files<'_> = plain.iter().collect();
+    let empty = fitment_convert::torch::Archive::new("pytorch_model", &[]).unwrap();
+    let mut bytes = Vec::new();
+    empty.write_to(&mut bytes).unwrap();
+    files.insert("pytorch_model.bin", &bytes);
+    let converted = read(&files, &said).unwrap();
+    assert_eq!((converted.adapter.edits.len(), converted.losses.len()), (1, 0));
+    files.insert("pytorch_model.bin", &bytes[..bytes.len() / 2]);
+    assert!(matches!(read(&files, &said), Err(Error::Malformed { .. })));
 }

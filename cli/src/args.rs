@@ -70,6 +70,9 @@ pub(crate) struct Said {
     /// Class of an intervention, where its files fit several: noreft, nodireft …
     #[arg(long, value_name = "CLASS")]
     pub(crate) formula: Option<String>,
+    /// Alpha of LoRA factors that are saved without a config: 32 (scale alpha/r), rs:32 (rank-stabilised, alpha/√r)
+    #[arg(long, value_name = "ALPHA", allow_hyphen_values = true)]
+    pub(crate) alpha: Option<String>,
 }
 
 /// The verbs.

@@ -24,6 +24,7 @@ pub(crate) struct Said<'h> {
     pub(crate) positions: Option<&'h str>,
     pub(crate) activation: Option<&'h str>,
     pub(crate) formula: Option<&'h str>,
+    pub(crate) alpha: Option<&'h str>,
 }
 
 impl<'h> Said<'h> {
@@ -33,13 +34,14 @@ impl<'h> Said<'h> {
             positions: args.positions.as_deref(),
             activation: args.activation.as_deref(),
             formula: args.formula.as_deref(),
+            alpha: args.alpha.as_deref(),
         }
     }
 
     /// The same for a reader.
     pub(crate) fn options(self) -> ReadOptions<'h> {
-        let Self { positions, activation, formula } = self;
-        ReadOptions { positions, activation, formula, ..ReadOptions::default() }
+        let Self { positions, activation, formula, alpha } = self;
+        ReadOptions { positions, activation, formula, alpha, ..ReadOptions::default() }
     }
 
     /// What each of several adapters is told: what its format asks for. What none asks for is told to all, and refused.
@@ -54,6 +56,7 @@ impl<'h> Said<'h> {
                 positions: all.positions.filter(|_| of_use(Ask::Positions)),
                 activation: all.activation.filter(|_| of_use(Ask::Activation)),
                 formula: all.formula.filter(|_| of_use(Ask::Formula)),
+                alpha: all.alpha.filter(|_| of_use(Ask::Alpha)),
             }
         };
         formats.iter().map(told).collect()

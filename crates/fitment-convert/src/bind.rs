@@ -48,7 +48,7 @@ pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
     targets.retain(|key, _| !created.contains(key));
     check_present(targets.values().copied(), base)?;
     fail_on(misfits(adapter, base))?;
-    fail_on(sites::misfits(adapter, base))?;
+    check_sites(adapter, base)?;
     let recorded = std::mem::take(&mut adapter.base.tensors);
     let known: BTreeMap<Key, &BaseTensor> = recorded
         .iter()
@@ -68,6 +68,14 @@ fn component<'e>(edit: &'e Edit<'_>) -> Option<&'e ComponentName> {
         Edit::Intervention(edit) => edit.component.as_ref(),
         _ => edit.target()?.component.as_ref(),
     }
+}
+
+/// Whether the base has the sites of the interventions.
+///
+/// # Errors
+/// [`Error::Mismatch`].
+pub(crate) fn check_sites(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Error> {
+    fail_on(sites::misfits(adapter, base))
 }
 
 /// Records the base's architecture and the few values of its config that conversions need.

@@ -65,11 +65,13 @@ pub enum Ask {
     Activation,
     /// Its class.
     Formula,
+    /// Alpha of LoRA factors beside it.
+    Alpha,
 }
 
 impl Ask {
     /// All of them.
-    pub const ALL: &[Ask] = &[Ask::Positions, Ask::Activation, Ask::Formula];
+    pub const ALL: &[Ask] = &[Ask::Positions, Ask::Activation, Ask::Formula, Ask::Alpha];
 
     /// The option of the command line that says it.
     pub fn option(self) -> &'static str {
@@ -77,6 +79,7 @@ impl Ask {
             Ask::Positions => "--positions",
             Ask::Activation => "--activation",
             Ask::Formula => "--formula",
+            Ask::Alpha => "--alpha",
         }
     }
 }
@@ -137,7 +140,7 @@ pub const FORMATS: &[Format] = &[
         id: FormatId::Pyreft,
         name: "pyreft",
         title: "pyreft",
-        what: "its six classes of interventions, saved folders and trainer checkpoints; linear ones are written as LoReFT",
+        what: "its six classes of interventions, saved folders and trainer checkpoints, with the LoRA, heads and weights saved beside; linear ones are written as LoReFT",
         looked_for: "files named intkey_….bin",
         detect: pyreft::detect,
         read: Some(pyreft::read),

@@ -85,6 +85,7 @@ mod states;
 pub mod trl;
 pub mod tying;
 mod weights;
+mod wrapped;
 mod write;
 
 pub use bind::{bind, record_config};

@@ -25,6 +25,8 @@ pub struct ReadOptions<'o> {
     pub activation: Option<&'o str>,
     /// The same for the class, where the files fit several.
     pub formula: Option<&'o str>,
+    /// Alpha of LoRA factors that are saved without a config: `32`, or `rs:32` for a rank-stabilised one.
+    pub alpha: Option<&'o str>,
 }
 
 impl ReadOptions<'_> {
@@ -34,6 +36,7 @@ impl ReadOptions<'_> {
             Ask::Positions => self.positions.is_some(),
             Ask::Activation => self.activation.is_some(),
             Ask::Formula => self.formula.is_some(),
+            Ask::Alpha => self.alpha.is_some(),
         }
     }
 }
@@ -49,6 +52,7 @@ impl fmt::Debug for ReadOptions<'_> {
             .field("positions", &self.positions)
             .field("activation", &self.activation)
             .field("formula", &self.formula)
+            .field("alpha", &self.alpha)
             .finish()
     }
 }

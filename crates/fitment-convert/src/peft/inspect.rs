@@ -1,7 +1,7 @@
 //! Everything that can be said about an adapter folder without its base: what it holds, and every breach of a rule.
 
 use super::checks;
-use super::config::{self, Config, Dating, PatternRule, Refusal};
+use super::config::{self, Config, Dating, Parsed, PatternRule, Refusal};
 use super::contents::{self, Contents};
 use super::folder::{self, Folder};
 use super::rules;
@@ -31,7 +31,13 @@ pub(super) struct Inspection<'a> {
 /// # Errors
 /// [`Error::Ambiguous`] when it holds several adapters and none is named.
 pub(super) fn inspect<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<Inspection<'a>, Error> {
-    let mut folder = folder::open(files, adapter_name)?;
+    let folder = folder::open(files, adapter_name)?;
+    let parsed = folder.config.map(config::parse);
+    Ok(of_folder(folder, parsed))
+}
+
+/// Looks through what was opened, by its config where there is one.
+pub(super) fn of_folder(mut folder: Folder<'_>, parsed: Option<Parsed>) -> Inspection<'_> {
     let mut inspection = Inspection {
         findings: std::mem::take(&mut folder.findings),
         refusal: None,
@@ -41,8 +47,7 @@ pub(super) fn inspect<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Resu
         scales: BTreeMap::new(),
         assumed_rule: None,
     };
-    if let Some(bytes) = inspection.folder.config {
-        let parsed = config::parse(bytes);
+    if let Some(parsed) = parsed {
         inspection.findings.extend(parsed.findings);
         inspection.config = parsed.config;
         inspection.refusal = parsed.refusal;
@@ -56,7 +61,7 @@ pub(super) fn inspect<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Resu
         inspection.check();
     }
     inspection.note_refusal();
-    Ok(inspection)
+    inspection
 }
 
 impl Inspection<'_> {

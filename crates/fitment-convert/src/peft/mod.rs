@@ -40,6 +40,7 @@ mod read;
 pub mod rules;
 mod scale;
 mod selection;
+pub(crate) mod state;
 mod tokens;
 mod unbound;
 mod units;

@@ -30,9 +30,20 @@ use std::collections::BTreeMap;
 /// [`Error::Malformed`] for contradictions, [`Error::Unsupported`] for methods and variants that are refused by name,
 /// [`Error::Ambiguous`] where only a base can tell, [`Error::Unmapped`] and [`Error::Mismatch`] where the base does not fit.
 pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
-    let inspection = inspect(files, options.adapter_name)?;
+    convert(&inspect(files, options.adapter_name)?, files, options)
+}
+
+/// Makes edits of what was looked through.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn convert<'a>(
+    inspection: &Inspection<'a>,
+    files: &Files<'a>,
+    options: &ReadOptions<'_>,
+) -> Result<Converted<'a>, Error> {
     let config = inspection.sound()?;
-    let (units, kept) = units::of(&inspection, config);
+    let (units, kept) = units::of(inspection, config);
     let mut reading = Reading {
         config,
         edits: Vec::new(),
@@ -48,7 +59,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         Some(base) => reading.on_base(units, base)?,
         None => reading.without_base(units)?,
     }
-    reading.finish(files, &inspection, options)
+    reading.finish(files, inspection, options)
 }
 
 struct Reading<'c, 'a> {

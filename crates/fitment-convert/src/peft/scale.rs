@@ -135,7 +135,8 @@ impl Scaled {
 }
 
 /// The rank of a module's factors.
-fn rank_of(module: &Module<'_>) -> Option<u64> {
+/// The rank by the factors.
+pub(super) fn rank_of(module: &Module<'_>) -> Option<u64> {
     let (a, _) = module.factors().or(module.embedding_factors())?;
     a.tensor.dims().first().copied().filter(|rank| *rank > 0)
 }

@@ -63,7 +63,8 @@ pub(super) fn expect<'a>(units: Vec<Unit<'a>>, config: &Config) -> Result<Expect
     Ok(expected)
 }
 
-fn is_new_head(module: &str) -> bool {
+/// Whether a module is a head that the base rarely has.
+pub(super) fn is_new_head(module: &str) -> bool {
     module.split('.').any(|part| NEW_HEADS.contains(&part))
 }
 

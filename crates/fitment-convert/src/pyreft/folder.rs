@@ -6,6 +6,7 @@ use super::rules;
 use crate::error::Error;
 use crate::files::Files;
 use crate::several;
+use crate::weights;
 use fitment_core::Finding;
 use fitment_core::json;
 use fitment_core::model::Site;
@@ -14,6 +15,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const CONFIG: &str = "config.json";
+/// What was trained of the model itself.
+pub(super) const MODEL: &str = "pytorch_model.bin";
 
 /// One intervention of a folder.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(super) struct Folder<'a> {
     pub(super) others: Vec<String>,
     pub(super) config: Option<&'a [u8]>,
     pub(super) members: Vec<Member<'a>>,
+    /// What was trained of the model itself, by its parameters' names.
+    pub(super) model: Tensors<'a>,
     /// Paths of all files that were read.
     pub(super) used: BTreeSet<String>,
     pub(super) findings: Vec<Finding>,
@@ -71,6 +76,10 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
         return Ok(folder);
     }
     folder.used = left.keys().map(|name| format!("{}{name}", folder.prefix)).collect();
+    let model = format!("{}{MODEL}", folder.prefix);
+    if let Some(bytes) = files.get(&model) {
+        folder.read_model(&model, bytes);
+    }
     let config = format!("{}{CONFIG}", folder.prefix);
     match files.get(&config).map(|bytes| (bytes, json::parse(bytes))) {
         Some((_, Err(fault))) => {
@@ -93,6 +102,13 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
 }
 
 impl<'a> Folder<'a> {
+    fn read_model(&mut self, path: &str, bytes: &'a [u8]) {
+        self.used.insert(path.to_owned());
+        let weights = weights::torch(path, bytes, &rules::R_MODEL);
+        self.findings.extend(weights.findings);
+        self.model = weights.tensors.into_iter().collect();
+    }
+
     fn by_config(&mut self, config: &Value, left: &mut BTreeMap<String, &'a [u8]>) {
         let list = |key: &str| config.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         if list("representations").is_empty() {

@@ -1,19 +1,20 @@
 use super::class::Class;
-use super::folder::{self, CONFIG, Folder, Member};
+use super::folder::{self, CONFIG, Folder, MODEL, Member};
 use super::rules;
 use super::said::{Said, missing};
-use crate::bind::bind;
+use crate::bind::{bind, check_sites};
 use crate::error::Error;
 use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::formats::Ask;
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
+use crate::wrapped;
 use fitment_core::model::{Base, Edit, Intervention, KeptTensor, Positions, Source, SourceFile};
 use fitment_core::tensor::Tensor;
 use fitment_core::{Adapter, Finding, Severity};
 use std::collections::BTreeSet;
 
-/// Reads a folder: an intervention for each file, in the order of the config.
+/// Reads a folder: edits of what was trained of the model, and an intervention for each file, in the order of the config.
 ///
 /// # Errors
 /// [`Error::Malformed`]; [`Error::Unsupported`] for other classes and units; [`Error::Ambiguous`] where an option must say
@@ -53,21 +54,46 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     }
     fail_on_errors(&mut findings)?;
     share(&mut edits);
-    let (source_files, losses) = carried(files, &folder, options.keep_files);
-    let source = Source {
+    let (source_files, mut losses) = carried(files, &folder, options.keep_files);
+    let trained = trained(&mut folder, options)?;
+    let of_weights = trained.is_some();
+    let mut adapter = Adapter {
+        base: Base { name: options.base_name.map(str::to_owned), ..Base::default() },
+        ..Adapter::default()
+    };
+    if let Some(trained) = trained {
+        losses.extend(trained.losses);
+        findings.extend(trained.findings);
+        (adapter.base, adapter.edits) = (trained.adapter.base, trained.adapter.edits);
+        kept.extend(trained.adapter.source.map(|source| source.kept).unwrap_or_default());
+    }
+    // They see the edited model.
+    adapter.edits.extend(edits.into_iter().map(Edit::Intervention));
+    adapter.source = Some(Source {
         format: "pyreft".to_owned(),
         weights: Some("torch".to_owned()),
         files: source_files,
         kept,
         ..Source::default()
-    };
-    let base = Base { name: options.base_name.map(str::to_owned), ..Base::default() };
-    let edits = edits.into_iter().map(Edit::Intervention).collect();
-    let mut adapter = Adapter { base, edits, source: Some(source), ..Adapter::default() };
-    if let Some(base) = options.base {
-        bind(&mut adapter, base)?;
+    });
+    match options.base {
+        Some(base) if of_weights => check_sites(&adapter, base)?,
+        Some(base) => bind(&mut adapter, base)?,
+        None => {}
     }
     Ok(Converted { adapter, losses, findings })
+}
+
+/// What was trained of the model itself.
+fn trained<'a>(folder: &mut Folder<'a>, options: &ReadOptions<'_>) -> Result<Option<Converted<'a>>, Error> {
+    let model = std::mem::take(&mut folder.model);
+    match options.alpha {
+        Some(_) if model.is_empty() => {
+            Err(Error::no_use(Ask::Alpha, "this folder", format!("it has no LoRA factors in a {MODEL}")))
+        }
+        _ if model.is_empty() => Ok(None),
+        alpha => wrapped::read(model.into_iter().collect(), alpha, options).map(Some),
+    }
 }
 
 fn fail_on_errors(findings: &mut Vec<Finding>) -> Result<(), Error> {

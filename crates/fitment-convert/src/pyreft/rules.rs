@@ -11,4 +11,5 @@ fitment_core::rule_table! {
     R_CLASS = "R008" Warning "pyreft: config" "The config's class is the one that the tensors are of." => "The tensors count. pyreft itself would fail to load the folder.";
     R_ORTHONORMAL = "R009" Warning "pyreft: tensors" "The columns of a rotation are orthonormal within 1e-4." => "Training was resumed after a reload, which breaks it (pyreft PR 179). The function is what it is.";
     R_UNSUPPORTED = "R010" Error "pyreft: interventions" "Interventions are of the six classes of pyreft, on whole states of single positions (`pos`, one unit, no subspaces)." => "See the message: what to do depends on what it is.";
+    R_MODEL = "R011" Error "pyreft: files" "`pytorch_model.bin` is a flat dict of tensors." => "Save the folder again with pyreft, or leave the file out if nothing of the model was trained.";
 }

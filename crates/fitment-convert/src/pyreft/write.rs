@@ -1,12 +1,13 @@
-use super::folder::CONFIG;
+use super::folder::{CONFIG, MODEL};
 use super::place::{PREFIX, SUFFIX};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
 use crate::numbers::{narrowed, widened};
+use crate::wrapped;
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
-use fitment_core::model::{Edit, Intervention, Rounding, Site};
+use fitment_core::model::{Edit, Intervention, Rounding, Site, Source};
 use fitment_core::tensor::{Bytes, Dtype, Tensor};
 use fitment_torch::{Archive, Item, Order};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Writes a folder that `ReftModel.load` of pyreft 0.1.0 opens: every linear intervention as a LoReFT, `W = V + Uᵀ`. What
-/// came from a LoReFT goes back bit for bit.
+/// came from a LoReFT goes back bit for bit, and so does what was trained of the model, where it came from pyreft.
 ///
 /// pyreft has no place for positions: they are listed as facts left out, since whoever runs the model gives them.
 ///
@@ -23,7 +24,16 @@ use std::sync::Arc;
 pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
     let (mut losses, mut files, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
-    for edit in &adapter.edits {
+    match model(adapter) {
+        Ok(file) => files.extend(file),
+        Err(reason) => losses.extend(weights(adapter).map(|edit| Loss::NotHeld {
+            target: label(edit),
+            kind: edit.kind(),
+            reason: reason.clone(),
+        })),
+    }
+    let has_alpha = !files.is_empty() && adapter.edits.iter().any(|edit| matches!(edit, Edit::Lora(_)));
+    for edit in adapter.edits.iter().filter(|edit| matches!(edit, Edit::Intervention(_))) {
         match held(edit) {
             Ok((place, loreft)) => {
                 let number = *seen.entry(place.stem.clone()).and_modify(|number| *number += 1).or_insert(0);
@@ -46,9 +56,38 @@ pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<
     losses.push(Loss::FactsLeft {
         what: "the choice of tokens, which pyreft leaves to whoever runs the model,",
     });
+    if has_alpha {
+        losses.push(Loss::FactsLeft {
+            what: "the alpha of LoRA, which pyreft leaves to whoever wraps the model,",
+        });
+    }
     let config = kept_config(adapter, &entries).unwrap_or_else(|| Bytes::Shared(Arc::from(config(&entries))));
     files.push(OutputFile { path: CONFIG.to_owned(), content: Content::Bytes(config) });
     Ok(Written { files, losses })
+}
+
+/// The edits of weights.
+fn weights<'e, 'a>(adapter: &'e Adapter<'a>) -> impl Iterator<Item = &'e Edit<'a>> {
+    adapter.edits.iter().filter(|edit| !matches!(edit, Edit::Intervention(_)))
+}
+
+/// What was trained of the model itself, as it came.
+fn model<'a>(adapter: &Adapter<'a>) -> Result<Option<OutputFile<'a>>, String> {
+    let source = adapter.source.as_ref().filter(|source| source.format == "pyreft");
+    let kept = source.iter().flat_map(|source| &source.kept);
+    let kept: Vec<_> = kept.filter(|kept| !kept.key.starts_with(PREFIX)).cloned().collect();
+    let edits: Vec<_> = weights(adapter).cloned().collect();
+    if edits.is_empty() && kept.is_empty() {
+        return Ok(None);
+    }
+    if source.is_none() {
+        return Err("pyreft holds interventions only".to_owned());
+    }
+    let trained = Adapter { edits, ..Adapter::default() };
+    let tensors = wrapped::write(&trained, &Source { kept, ..Source::default() })?;
+    let items: Vec<Item<'a>> = tensors.into_iter().map(|(key, tensor)| Item::new(key, tensor)).collect();
+    let archive = Archive::new(MODEL.trim_end_matches(".bin"), &items).map_err(|error| error.to_string())?;
+    Ok(Some(OutputFile { path: MODEL.to_owned(), content: Content::Torch(archive) }))
 }
 
 fn label(edit: &Edit<'_>) -> String {

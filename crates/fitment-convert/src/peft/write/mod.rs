@@ -6,6 +6,8 @@ mod draft;
 mod export;
 mod restore;
 
+pub(super) use restore::state_tensors;
+
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::pass::fold::{File, Into, fold};

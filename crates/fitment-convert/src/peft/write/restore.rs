@@ -41,7 +41,7 @@ fn files<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<OutputFil
     let file = source.files.iter().find(|file| is_config(&file.path)).ok_or("its config is not kept")?;
     let prefix = file.path.strip_suffix(CONFIG).unwrap_or_default();
     let config = config::parse(file.data.bytes()).config.ok_or("its kept config cannot be read")?;
-    let tensors = tensors(adapter, source, &config)?;
+    let tensors = tensors(adapter, source, Some(&config))?;
     check_scales(adapter, &config, &tensors)?;
     let mut files: Vec<OutputFile<'a>> = source
         .files
@@ -64,6 +64,20 @@ fn files<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<OutputFil
     Ok(files)
 }
 
+/// The tensors under the keys that they had, if the config that is made of them gives the scales of the edits.
+pub(in crate::peft) fn state_tensors<'a>(
+    adapter: &Adapter<'a>,
+    source: &Source<'a>,
+    config_of: impl Fn(&[(String, Tensor<'a>)]) -> Option<Config>,
+) -> Result<Vec<(String, Tensor<'a>)>, String> {
+    let tensors = tensors(adapter, source, None)?;
+    let listed: Vec<(String, Tensor<'a>)> =
+        tensors.iter().map(|(key, tensor)| (key.clone(), tensor.clone())).collect();
+    let config = config_of(&listed).ok_or("no config fits its tensors")?;
+    check_scales(adapter, &config, &tensors)?;
+    Ok(listed)
+}
+
 fn plain<'a>(data: &Tensor<'a>) -> Content<'a> {
     Content::Bytes(data.data().clone())
 }
@@ -71,7 +85,11 @@ fn plain<'a>(data: &Tensor<'a>) -> Content<'a> {
 type Tensors<'a> = BTreeMap<String, Tensor<'a>>;
 
 /// Every tensor under its key in the source, in the source's orientation and order of rows.
-fn tensors<'a>(adapter: &Adapter<'a>, source: &Source<'a>, config: &Config) -> Result<Tensors<'a>, String> {
+fn tensors<'a>(
+    adapter: &Adapter<'a>,
+    source: &Source<'a>,
+    config: Option<&Config>,
+) -> Result<Tensors<'a>, String> {
     let mut tensors = Tensors::new();
     let mut put = |key: &str, tensor: Tensor<'a>| match tensors.insert(key.to_owned(), tensor.clone()) {
         Some(other) if other.bytes() != tensor.bytes() || other.shape() != tensor.shape() => {
@@ -121,12 +139,17 @@ fn unchanged_kind(edit: &Edit<'_>) -> Result<(), String> {
     if foreign || when { Err(format!("it holds a {} that PEFT does not make", edit.kind())) } else { Ok(()) }
 }
 
-fn as_stored<'a>(edit: &Edit<'a>, key: &str, tensor: &Tensor<'a>, config: &Config) -> Option<Tensor<'a>> {
+fn as_stored<'a>(
+    edit: &Edit<'a>,
+    key: &str,
+    tensor: &Tensor<'a>,
+    config: Option<&Config>,
+) -> Option<Tensor<'a>> {
     let parsed = keys::parse(key);
     match (&parsed.part, edit) {
         (Part::EmbeddingA | Part::EmbeddingB, _) => tensor.transposed(),
         (Part::TokenRows, Edit::Set(Set { rows: Some(rows), .. })) => {
-            let indices = tokens::indices_of(config, &parsed.module)?;
+            let indices = tokens::indices_of(config?, &parsed.module)?;
             let (_, numbers) = tokens::ascending(indices, tensor)?;
             (numbers.bytes() == rows.bytes()).then(|| tokens::as_listed(indices, tensor))?
         }
