@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fitment_convert::FORMATS;
 use std::path::PathBuf;
 
-/// Convert, validate, inspect, apply and make neural-network adapters.
+/// Convert, validate, inspect, apply, merge and make neural-network adapters.
 ///
 /// An adapter PATH is a Fitment file or any adapter that `fitment convert` reads (file or folder); a BASE is a
 /// Hugging Face folder, sharded or not, or one safetensors file.
@@ -83,6 +83,7 @@ pub(crate) enum Verb {
     Inspect(Inspect),
     Apply(Apply),
     Diff(Diff),
+    Merge(Merge),
     Completions(Completions),
     Man(Man),
 }
@@ -313,6 +314,46 @@ pub(crate) struct Diff {
     /// Name to record for the base, such as org/model
     #[arg(long, value_name = "NAME")]
     pub(crate) base_name: Option<String>,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Merge adapters into one: exactly, or as near as a rank allows
+///
+/// The result does what applying the list does: factors stand side by side, replacements become their weighted mean, the
+/// rest is listed. With --rank or --max-error the low-rank updates of each target become the nearest product of a smaller
+/// rank, whose distance is printed and recorded; with one adapter this resizes it. What cannot be merged exactly is refused
+/// by name; --base lets magnitudes (DoRA), bit-exact changes and replacements of any weights in.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  fitment merge style.fitment.safetensors:0.7 ./peft-lora:0.3 -o both.fitment.safetensors
+  fitment merge a.fitment.safetensors b.fitment.safetensors:-1 -o difference.fitment.safetensors
+  fitment merge a:0.5 b:0.5 -o both.fitment.safetensors --rank 16
+  fitment merge big-lora -o small.fitment.safetensors --max-error 0.05
+  fitment merge dora-a:0.5 dora-b:0.5 -o both.fitment.safetensors --base ./Llama-3.2-1B")]
+pub(crate) struct Merge {
+    /// Adapters, each with an optional weight: PATH or PATH:WEIGHT
+    #[arg(required = true, value_name = "PATH[:WEIGHT]")]
+    pub(crate) adapters: Vec<String>,
+    /// Fitment file to write
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Cut low-rank updates to this rank
+    #[arg(long, value_name = "R", conflicts_with = "max_error", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rank: Option<u32>,
+    /// Cut low-rank updates to the smallest rank with at most this relative error (Frobenius), such as 0.05
+    #[arg(long, value_name = "E", value_parser = relative)]
+    pub(crate) max_error: Option<f64>,
+    /// Base checkpoint: for what only it makes exact; checks and binds the result
+    #[arg(long, value_name = "BASE")]
+    pub(crate) base: Option<PathBuf>,
+    /// Format of the adapters, when more than one fits
+    #[arg(long, value_name = "FORMAT", value_parser = readable())]
+    pub(crate) from: Option<String>,
+    /// Merge adapters that were made for bases of other content or dtype; recorded in the result
+    #[arg(long)]
+    pub(crate) allow_base_mismatch: bool,
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,

@@ -49,6 +49,7 @@ fn run(verb: &Verb, console: Console) -> Run {
         Verb::Inspect(args) => commands::inspect::run(args, console),
         Verb::Apply(args) => commands::apply::run(args, console),
         Verb::Diff(args) => commands::diff::run(args, console),
+        Verb::Merge(args) => commands::merge::run(args, console),
         Verb::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "fitment", &mut text);

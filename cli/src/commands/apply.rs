@@ -9,7 +9,7 @@ use crate::progress::Progress;
 use crate::weighted::Weighted;
 use anyhow::anyhow;
 use fitment_apply::{Culprit, Note, Options, Outcome, Plan, Refusal};
-use fitment_convert::{Converted, Loss};
+use fitment_convert::Converted;
 use fitment_core::Adapter;
 use fitment_core::checkpoint::OutputTensor;
 use fitment_core::tensor::Dtype;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Apply, console: Console) -> Run {
         for finding in findings {
             console.say(finding);
         }
-        open::say_losses(&without_carrying(losses), console);
+        open::say_losses(&open::without_carrying(losses), console);
     }
     let adapters: Vec<&Adapter<'_>> = converted.iter().map(|converted| &converted.adapter).collect();
     let split = Split::new(&adapters, &weighted, &base, args.rest.is_some())?;
@@ -89,12 +89,6 @@ fn read<'f>(
         open::adapter(&weighted.path, files, how).map(|(_, converted)| converted)
     };
     weighted.iter().zip(files).zip(told).map(read).collect()
-}
-
-/// Files that a conversion would have carried along are of no interest here.
-fn without_carrying(losses: &[Loss]) -> Vec<Loss> {
-    let carried = |loss: &&Loss| !matches!(loss, Loss::FileLeft { .. });
-    losses.iter().filter(carried).cloned().collect()
 }
 
 fn dtype(dtype: OutputDtype) -> Dtype {

@@ -5,5 +5,6 @@ pub(crate) mod convert;
 pub(crate) mod diff;
 mod fold;
 pub(crate) mod inspect;
+pub(crate) mod merge;
 pub(crate) mod open;
 pub(crate) mod validate;

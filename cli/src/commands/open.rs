@@ -184,3 +184,9 @@ pub(crate) fn refuse_loss(losses: &[Loss], allowed: bool) -> Result<(), Failure>
         }
     }
 }
+
+/// Files that a conversion would have carried along are of no interest here.
+pub(crate) fn without_carrying(losses: &[Loss]) -> Vec<Loss> {
+    let carried = |loss: &&Loss| !matches!(loss, Loss::FileLeft { .. });
+    losses.iter().filter(carried).cloned().collect()
+}

@@ -31,6 +31,7 @@ pub(super) fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("unknown-fields", unknown_fields()),
         ("source", source()),
         ("about", about()),
+        ("merge", merged()),
     ];
     adapters.into_iter().map(|(name, adapter)| (name, written(&adapter))).collect()
 }
@@ -291,6 +292,20 @@ fn source() -> Adapter<'static> {
         extra: Map::new(),
     };
     Adapter { edits: vec![Edit::Lora(edit)], source: Some(source), ..Adapter::default() }
+}
+
+/// What says of which adapters it was made is kept, and noted by nobody.
+fn merged() -> Adapter<'static> {
+    let id = |digit: char| format!("fitment1:{}", digit.to_string().repeat(64));
+    let merge = json!({
+        "method": "exact",
+        "parents": [{ "id": id('a'), "weight": 0.7 }, { "id": id('b'), "weight": -0.3 }],
+        "options": { "rank": 1 },
+    });
+    let extra = Map::from_iter([("merge".to_owned(), merge)]);
+    let mut edit = lora(whole("a.weight"), [3, 1, 4]);
+    edit.origin.extra.insert("approximation".to_owned(), json!({ "relative_error": 0.25 }));
+    Adapter { edits: vec![Edit::Lora(edit)], extra, ..Adapter::default() }
 }
 
 fn about() -> Adapter<'static> {

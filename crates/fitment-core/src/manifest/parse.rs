@@ -129,7 +129,8 @@ fn note_unknown_fields(manifest: &v1::Manifest, findings: &mut Vec<Finding>) {
             findings.push(Finding::new(&rules::M_UNKNOWN_FIELD, place.clone(), message));
         }
     };
-    note("manifest".to_owned(), &manifest.extra, &[]);
+    // Spec sections 5 and 9.1: no reader acts on `merge` and `approximation`, so that they are kept as they are.
+    note("manifest".to_owned(), &manifest.extra, &["merge"]);
     note("base".to_owned(), &manifest.base.extra, &[]);
     for (index, tensor) in manifest.base.tensors.iter().enumerate() {
         note(format!("base.tensors[{index}]"), &tensor.extra, &[]);
@@ -137,7 +138,6 @@ fn note_unknown_fields(manifest: &v1::Manifest, findings: &mut Vec<Finding>) {
     for (index, edit) in manifest.edits.iter().enumerate() {
         let (origin, extra) = edit.outside();
         note(format!("edits[{index}]"), extra, &[]);
-        // Spec section 5: no reader acts on it, so that it is kept as it is.
         note(format!("edits[{index}].origin"), &origin.extra, &["approximation"]);
     }
     if let Some(source) = &manifest.source {

@@ -109,6 +109,20 @@ impl<'a> Edit<'a> {
         }
     }
 
+    /// The same, to be changed.
+    pub fn target_mut(&mut self) -> Option<&mut Target> {
+        match self {
+            Edit::Lora(edit) => Some(&mut edit.target),
+            Edit::Set(edit) => Some(&mut edit.target),
+            Edit::Remove(edit) => Some(&mut edit.target),
+            Edit::Add(edit) => Some(&mut edit.target),
+            Edit::SparseSet(edit) => Some(&mut edit.target),
+            Edit::SparseAdd(edit) => Some(&mut edit.target),
+            Edit::Bits(edit) => Some(&mut edit.target),
+            Edit::Config(_) | Edit::Intervention(_) => None,
+        }
+    }
+
     /// The label of stored names and messages: target or site; `None` for a config edit.
     pub fn label(&self) -> Option<String> {
         match self {

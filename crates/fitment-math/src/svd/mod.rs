@@ -16,6 +16,12 @@
 //! assert!(found.relative_error < 1e-6);
 //! # Ok::<(), fitment_math::Error>(())
 //! ```
+//!
+//! A product of two factors is shortened without forming it: [`shorten`].
+
+mod shorten;
+
+pub use shorten::{Factors, shorten};
 
 use crate::Error;
 use faer::linalg::matmul::matmul;

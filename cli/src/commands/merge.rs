@@ -1,0 +1,144 @@
+//! `fitment merge`.
+
+use super::open::{self, How, of_io};
+use crate::args::Merge;
+use crate::console::{Console, Exit, Failure, Run};
+use crate::weighted::Weighted;
+use anyhow::anyhow;
+use fitment_convert::{Converted, FormatId, WriteOptions};
+use fitment_core::checkpoint::Checkpoint;
+use fitment_io::AdapterFiles;
+use fitment_merge::{Culprit, Error, Input, Limit, Merged, Options, Truncated};
+use serde_json::json;
+use std::path::Path;
+
+pub(crate) fn run(args: &Merge, console: Console) -> Run {
+    let weighted = args
+        .adapters
+        .iter()
+        .map(|text| Weighted::parse(text, Path::exists))
+        .collect::<Result<Vec<_>, _>>()?;
+    if args.output.exists() && !args.force {
+        let error = anyhow!("{} exists already", args.output.display());
+        return Err(Failure::new(Exit::Unusable, error).hint("--force replaces it"));
+    }
+    let base = args.base.as_deref().map(open::base).transpose()?;
+    let files = weighted
+        .iter()
+        .map(|adapter| AdapterFiles::load(&adapter.path).map_err(of_io))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut converted: Vec<Converted<'_>> = Vec::new();
+    for (weighted, files) in weighted.iter().zip(&files) {
+        let foreign = base.as_ref().and_then(|base| open::foreign_base(files, base));
+        let how = How { from: args.from.as_deref(), base: foreign, ..How::default() };
+        converted.push(open::adapter(&weighted.path, files, how)?.1);
+    }
+    for Converted { losses, findings, .. } in &converted {
+        findings.iter().for_each(|finding| console.say(finding));
+        open::say_losses(&open::without_carrying(losses), console);
+    }
+    let inputs: Vec<Input<'_>> = weighted
+        .iter()
+        .zip(&converted)
+        .map(|(weighted, converted)| Input {
+            adapter: &converted.adapter,
+            weight: weighted.weight,
+            name: weighted.path.display().to_string(),
+        })
+        .collect();
+    let base = base.as_ref().map(|base| base as &dyn Checkpoint);
+    let limit = args.rank.map(|rank| Limit::Rank(rank.into())).or(args.max_error.map(Limit::Error));
+    let options = Options { limit, base, allow_base_mismatch: args.allow_base_mismatch };
+    let mut merged = fitment_merge::merge(&inputs, &options).map_err(|error| refused(error, console))?;
+    for note in &merged.notes {
+        console.say(format_args!("note: {note}"));
+    }
+    if let Some(base) = base {
+        if args.allow_base_mismatch {
+            merged.adapter.base.tensors.iter_mut().for_each(|tensor| tensor.digests.clear());
+        }
+        let bound = fitment_convert::bind(&mut merged.adapter, base);
+        bound.map_err(|error| open::of_convert(error, args.base.as_deref().unwrap_or(Path::new("base"))))?;
+    }
+    let len = write(args, &weighted, &merged)?;
+    report(args, &merged, len, console)?;
+    Ok(Exit::Done)
+}
+
+fn write(args: &Merge, weighted: &[Weighted], merged: &Merged<'_>) -> Result<u64, Failure> {
+    let written = fitment_convert::write(&merged.adapter, FormatId::Fitment, &WriteOptions::default())
+        .map_err(|error| open::of_convert(error, &args.output))?;
+    let [file] = &written.files[..] else {
+        return Err(Failure::from(anyhow!("the Fitment writer gave {} files", written.files.len())));
+    };
+    let inputs: Vec<&Path> = weighted.iter().map(|adapter| adapter.path.as_path()).collect();
+    let len = file.byte_len();
+    fitment_io::write_file_atomic(&args.output, len, (args.force, &inputs), &|out| Ok(file.write_to(out)?))
+        .map_err(of_io)?;
+    Ok(len)
+}
+
+/// All culprits, a line each, before the error line that names the first.
+fn refused(error: Error, console: Console) -> Failure {
+    const SHOWN: usize = 50;
+    let hint = error.hint().map(str::to_owned);
+    let mut exit = Exit::Unusable;
+    if let Error::Refused { culprits } = &error {
+        if culprits.len() > 1 {
+            culprits.iter().take(SHOWN).for_each(|culprit| console.say(culprit));
+            if culprits.len() > SHOWN {
+                console.say(format_args!("… and {} more", culprits.len() - SHOWN));
+            }
+        }
+        let is_misfit =
+            |culprit: &Culprit| matches!(culprit, Culprit::OtherBase { .. } | Culprit::BaseAtHand { .. });
+        if culprits.iter().all(is_misfit) {
+            exit = Exit::Findings;
+        }
+    }
+    open::with_hint(Failure::new(exit, error), hint)
+}
+
+fn report(args: &Merge, merged: &Merged<'_>, len: u64, console: Console) -> Result<(), Failure> {
+    let output = args.output.display();
+    if console.json {
+        let truncated = merged.truncated.iter().map(|cut| {
+            json!({"target": cut.target, "from": cut.from, "to": cut.to, "relative_error": cut.relative_error})
+        });
+        return console.document(&json!({
+            "fitment_merge": 1,
+            "adapters": args.adapters,
+            "output": output.to_string(),
+            "edits": merged.adapter.edits.len(),
+            "bytes": len,
+            "bound": merged.adapter.base.is_bound(),
+            "truncated": truncated.collect::<Vec<_>>(),
+            "notes": merged.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }));
+    }
+    for Truncated { target, from, to, relative_error } in &merged.truncated {
+        console.detail(format_args!("{target}: rank {from} to {to}, relative error {relative_error:.3e}"));
+    }
+    if let Some(worst) = worst(&merged.truncated) {
+        let ranks = |of: fn(&Truncated) -> u64| {
+            let ranks = || merged.truncated.iter().map(of);
+            let (least, most) = (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0));
+            if least == most { least.to_string() } else { format!("{least}–{most}") }
+        };
+        let (from, to) = (ranks(|cut| cut.from), ranks(|cut| cut.to));
+        console.say(format_args!(
+            "{} targets: rank {from} to {to}; relative error {:.3e} at most ({})",
+            merged.truncated.len(),
+            worst.relative_error,
+            worst.target
+        ));
+    }
+    let bound = if merged.adapter.base.is_bound() { ", bound to the base" } else { ", not bound to a base" };
+    let edits = merged.adapter.edits.len();
+    console.say(format_args!("wrote {output} (fitment, {edits} edits{bound}, {len} bytes)"));
+    Ok(())
+}
+
+fn worst(truncated: &[Truncated]) -> Option<&Truncated> {
+    truncated.iter().max_by(|a, b| a.relative_error.total_cmp(&b.relative_error))
+}

@@ -1,0 +1,235 @@
+//! The base of the result: what the adapters record of theirs, as one; and the base at hand.
+
+use crate::culprit::Culprit;
+use crate::exact::Fault;
+use crate::gather::{Key, key};
+use crate::input::{Input, Note, Options};
+use crate::numbers::wide;
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::identity::{hex, sha256};
+use fitment_core::model::{Base, BaseTensor, Digest, Target, TensorName};
+use fitment_core::tensor::Dtype;
+use std::collections::BTreeMap;
+
+/// What the adapters say of their bases together.
+pub(crate) struct Joined {
+    pub(crate) base: Base,
+    pub(crate) notes: Vec<Note>,
+}
+
+/// Joins the records of all adapters; where they contradict each other there is a culprit.
+pub(crate) fn join(inputs: &[Input<'_>], options: &Options<'_>, culprits: &mut Vec<Culprit>) -> Joined {
+    let used: Vec<&Input<'_>> = inputs.iter().filter(|input| input.weight != 0.0).collect();
+    let mut joiner = Joiner {
+        base: used.first().map(|input| input.adapter.base.clone()).unwrap_or_default(),
+        notes: Vec::new(),
+        other: Vec::new(),
+        allow_base_mismatch: options.allow_base_mismatch,
+        culprits,
+    };
+    let mut tensors: BTreeMap<Key, (&Input<'_>, BaseTensor)> = BTreeMap::new();
+    for input in &used {
+        joiner.facts(used[0], input);
+        for tensor in &input.adapter.base.tensors {
+            match tensors.get_mut(&entry_key(tensor)) {
+                None => {
+                    tensors.insert(entry_key(tensor), (input, tensor.clone()));
+                }
+                Some((first, known)) => joiner.tensor((first, known), (input, tensor)),
+            }
+        }
+    }
+    let Joiner { mut base, mut notes, other, .. } = joiner;
+    notes.dedup();
+    if !other.is_empty() {
+        notes.push(Note::OtherBase { tensors: other });
+    }
+    base.tensors = tensors.into_values().map(|(_, tensor)| tensor).collect();
+    unbind(&mut base, &used, &mut notes);
+    Joined { base, notes }
+}
+
+/// The records while they are joined.
+struct Joiner<'j> {
+    base: Base,
+    notes: Vec<Note>,
+    /// Tensors of other content, as allowed.
+    other: Vec<String>,
+    allow_base_mismatch: bool,
+    culprits: &'j mut Vec<Culprit>,
+}
+
+impl Joiner<'_> {
+    fn differ(
+        &mut self,
+        what: &str,
+        first: (&Input<'_>, String),
+        second: (&Input<'_>, String),
+        can_be_allowed: bool,
+    ) {
+        self.culprits.push(Culprit::OtherBase {
+            what: what.to_owned(),
+            first: (first.0.name.clone(), first.1),
+            second: (second.0.name.clone(), second.1),
+            can_be_allowed,
+        });
+    }
+
+    /// Name, architecture, layout, config, tied tensors.
+    fn facts(&mut self, first: &Input<'_>, input: &Input<'_>) {
+        let theirs = &input.adapter.base;
+        match (&self.base.name, &theirs.name) {
+            (Some(first), Some(second)) if first != second => {
+                let note = Note::OtherName { first: first.clone(), second: second.clone() };
+                self.notes.push(note);
+            }
+            (None, Some(name)) => self.base.name = Some(name.clone()),
+            _ => {}
+        }
+        if self.base.revision != theirs.revision {
+            self.base.revision = None;
+        }
+        match (self.base.architecture.clone(), &theirs.architecture) {
+            (Some(a), Some(b)) if a != *b => {
+                self.differ("architecture", (first, a), (input, b.clone()), false)
+            }
+            (None, Some(_)) => self.base.architecture.clone_from(&theirs.architecture),
+            _ => {}
+        }
+        if self.base.layout != theirs.layout {
+            let [a, b] = [self.base.layout.to_text(), theirs.layout.to_text()];
+            self.differ("names of tensors", (first, a), (input, b), false);
+        }
+        for (key, b) in &theirs.config {
+            match self.base.config.get(key).cloned() {
+                Some(a) if a != *b => self.differ(key, (first, a.to_string()), (input, b.to_string()), false),
+                Some(_) => {}
+                None => {
+                    self.base.config.insert(key.clone(), b.clone());
+                }
+            }
+        }
+        for (name, uses) in &theirs.tied {
+            self.base.tied.entry(name.clone()).or_insert_with(|| uses.clone());
+        }
+    }
+
+    /// Two records of one tensor.
+    fn tensor(
+        &mut self,
+        (first, known): (&Input<'_>, &mut BaseTensor),
+        (input, tensor): (&Input<'_>, &BaseTensor),
+    ) {
+        let name = tensor.name.as_str();
+        match (&known.shape, &tensor.shape) {
+            (Some(a), Some(b)) if a != b => {
+                return self.differ(name, (first, a.to_string()), (input, b.to_string()), false);
+            }
+            (None, Some(_)) => known.shape.clone_from(&tensor.shape),
+            _ => {}
+        }
+        match (known.dtype, tensor.dtype) {
+            (Some(a), Some(b)) if a != b && !self.allow_base_mismatch => {
+                return self.differ(name, (first, a.to_string()), (input, b.to_string()), true);
+            }
+            (Some(a), Some(b)) if a != b => self.other.push(name.to_owned()),
+            (None, Some(_)) => known.dtype = tensor.dtype,
+            _ => {}
+        }
+        known.unchanged &= tensor.unchanged;
+        if known.digests.is_empty() {
+            known.digests.clone_from(&tensor.digests);
+        } else if !tensor.digests.is_empty() && known.digests != tensor.digests {
+            if self.allow_base_mismatch {
+                self.other.push(name.to_owned());
+                return;
+            }
+            let short =
+                |digests: &[Digest]| digests.first().map(|digest| format!("SHA-256 {}…", &hex(digest)[..16]));
+            let [a, b] = [&known.digests, &tensor.digests].map(|digests| short(digests).unwrap_or_default());
+            self.differ(name, (first, a), (input, b), true);
+        }
+    }
+}
+
+/// Digests stand for all tensors, or for none.
+fn unbind(base: &mut Base, used: &[&Input<'_>], notes: &mut Vec<Note>) {
+    let is_bound = |input: &&&Input<'_>| input.adapter.base.is_bound();
+    let bound = used.iter().filter(is_bound).count();
+    let has_all = base.tensors.iter().all(|tensor| !tensor.digests.is_empty());
+    if bound > 0 && (bound < used.len() || !has_all) {
+        base.tensors.retain(|tensor| !tensor.unchanged);
+        base.tensors.iter_mut().for_each(|tensor| tensor.digests.clear());
+        notes.push(Note::Unbound);
+    }
+}
+
+fn entry_key(tensor: &BaseTensor) -> Key {
+    let component = tensor.component.as_ref().map(ToString::to_string);
+    (component, tensor.name.to_string(), tensor.experts.map(|range| (range.start, range.end)))
+}
+
+/// The base at hand, where there is one.
+pub(crate) struct BaseView<'c> {
+    base: Option<&'c dyn Checkpoint>,
+    recorded: &'c Base,
+}
+
+/// A tensor of the base in binary64.
+pub(crate) struct Held {
+    pub(crate) values: Vec<f64>,
+    pub(crate) dtype: Dtype,
+    pub(crate) dims: Vec<u64>,
+    /// Its raw bytes, tensor by tensor for a bundle.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl<'c> BaseView<'c> {
+    pub(crate) fn new(base: Option<&'c dyn Checkpoint>, recorded: &'c Base) -> Self {
+        Self { base, recorded }
+    }
+
+    /// The other uses of a tied tensor.
+    pub(crate) fn tied(&self, name: &TensorName) -> Option<&Vec<TensorName>> {
+        self.recorded.tied.get(name)
+    }
+
+    /// The dtype of a target in the base, as far as it is known.
+    pub(crate) fn dtype(&self, target: &Target) -> Option<Dtype> {
+        let at_hand = || self.base?.tensors().get(&target.base_names().next()?).map(|info| info.dtype);
+        let wanted = key(target);
+        let recorded = self.recorded.tensors.iter().find(|tensor| entry_key(tensor) == wanted);
+        recorded.and_then(|tensor| tensor.dtype).or_else(at_hand)
+    }
+
+    /// A whole target of the base at hand, all experts of a bundle one after the other; held against its digest.
+    pub(crate) fn read(&self, target: &Target, reason: &str) -> Result<Held, Fault> {
+        let Some(base) = self.base else { return Err(Fault::NeedsBase(reason.to_owned())) };
+        if !target.slice.is_empty() || target.component.is_some() {
+            return Err(Fault::NotExact("it is a part of a tensor, or of a pipeline".to_owned()));
+        }
+        let wanted = key(target);
+        let recorded = self.recorded.tensors.iter().find(|tensor| entry_key(tensor) == wanted);
+        let mut held = Held { values: Vec::new(), dtype: Dtype::F32, dims: Vec::new(), bytes: Vec::new() };
+        for (index, name) in target.base_names().enumerate() {
+            let Some(info) = base.tensors().get(&name) else {
+                return Err(Fault::BaseAtHand(name, "no such tensor".to_owned()));
+            };
+            let bytes = base.read(&name).map_err(|error| Fault::Failed(crate::Error::Base(error)))?;
+            let digest = recorded.and_then(|tensor| tensor.digests.get(index));
+            if let Some(digest) = digest.filter(|digest| **digest != sha256(&bytes)) {
+                let found = format!("SHA-256 {}", hex(&sha256(&bytes)));
+                return Err(Fault::BaseAtHand(format!("SHA-256 {}", hex(digest)), found));
+            }
+            let values = wide(info.dtype, &bytes)
+                .ok_or_else(|| Fault::NotExact(format!("{} is no weight to compute with", info.dtype)))?;
+            (held.dtype, held.dims) = (info.dtype, info.shape.dims().to_vec());
+            held.values.extend(values);
+            held.bytes.extend_from_slice(&bytes);
+        }
+        if let Some(range) = target.experts {
+            held.dims.insert(0, range.count());
+        }
+        Ok(held)
+    }
+}

@@ -1,0 +1,272 @@
+//! The exact merge: what each target becomes without loss.
+
+mod additive;
+mod change;
+mod dora;
+mod elements;
+mod whole;
+
+use crate::base::{self, BaseView};
+use crate::culprit::Culprit;
+use crate::error::Error;
+use crate::gather::{Gathered, Key, Touch, gather, is_additive};
+use crate::input::{Input, Merged, Note, Options};
+use change::{Change, Start};
+use fitment_core::Adapter;
+use fitment_core::model::{ConfigEdit, Edit, Intervention, Overlap, TensorName};
+use std::collections::BTreeMap;
+
+/// What every part of the merge looks at.
+pub(super) struct Context<'c, 'a> {
+    pub(super) inputs: &'c [Input<'a>],
+    pub(super) base: BaseView<'c>,
+}
+
+impl Context<'_, '_> {
+    /// All uses of a tied tensor, where adapters mean different ones: each is composed by itself (spec section 10).
+    fn uses(&self, touches: &[Touch<'_>]) -> Option<Vec<TensorName>> {
+        let first = touches.first()?;
+        if touches.iter().all(|touch| touch.uses() == first.uses()) {
+            return None;
+        }
+        let name = &first.edit.target()?.name;
+        let others = self.base.tied(name)?;
+        Some([name].into_iter().chain(others).cloned().collect())
+    }
+
+    fn names(&self, files: impl Iterator<Item = usize>) -> Vec<String> {
+        let mut files: Vec<usize> = files.collect();
+        files.dedup();
+        files.into_iter().map(|file| self.inputs[file].name.clone()).collect()
+    }
+}
+
+/// Why a target is not merged.
+pub(super) enum Fault {
+    NeedsBase(String),
+    NotExact(String),
+    /// What is asked for, and what the base has.
+    BaseAtHand(String, String),
+    Failed(Error),
+}
+
+impl Fault {
+    fn exact(reason: &str) -> Self {
+        Fault::NotExact(reason.to_owned())
+    }
+}
+
+/// The edits of a target, and whether multipliers were rounded on their way into factors.
+pub(super) type Done<'a> = (Vec<Edit<'a>>, bool);
+
+pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'a>, Error> {
+    if inputs.is_empty() {
+        return Err(Error::NoInput);
+    }
+    let mut culprits: Vec<Culprit> = Vec::new();
+    for input in inputs.iter().filter(|input| !input.weight.is_finite()) {
+        culprits.push(Culprit::Weight { name: input.name.clone(), weight: input.weight });
+    }
+    let joined = base::join(inputs, options, &mut culprits);
+    let gathered = gather(inputs);
+    let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
+    let (mut edits, mut rounded) = (Vec::new(), 0);
+    let met = gathered.met();
+    for (key, touches) in &gathered.tensors {
+        match target(&context, touches, met.contains(key)) {
+            Ok((done, was_rounded)) => {
+                edits.extend(done);
+                rounded += usize::from(was_rounded);
+            }
+            Err(Fault::Failed(error)) => return Err(error),
+            Err(fault) => culprits.push(culprit(&context, key, touches, fault)),
+        }
+    }
+    edits.extend(config(&context, &gathered, &mut culprits).into_iter().map(Edit::Config));
+    edits.extend(interventions(&context, &gathered, &mut culprits).into_iter().map(Edit::Intervention));
+    if !culprits.is_empty() {
+        return Err(Error::Refused { culprits });
+    }
+    let mut notes = joined.notes;
+    if rounded > 0 {
+        notes.push(Note::Rounded { targets: rounded });
+    }
+    let weightless = inputs.iter().filter(|input| input.weight == 0.0);
+    notes.extend(weightless.map(|input| Note::Weightless { name: input.name.clone() }));
+    let adapter = Adapter { base: joined.base, edits, ..Adapter::default() };
+    Ok(Merged { adapter, notes, truncated: Vec::new() })
+}
+
+fn culprit(context: &Context<'_, '_>, key: &Key, touches: &[Touch<'_>], fault: Fault) -> Culprit {
+    let target = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_else(|| key.1.clone());
+    let names = context.names(touches.iter().map(|touch| touch.file));
+    match fault {
+        Fault::NeedsBase(reason) => Culprit::NeedsBase { target, names, reason },
+        Fault::BaseAtHand(expected, found) => Culprit::BaseAtHand { target, expected, found },
+        Fault::NotExact(reason) => Culprit::NotExact { target, names, reason },
+        Fault::Failed(error) => Culprit::NotExact { target, names, reason: error.to_string() },
+    }
+}
+
+/// What one tensor, or bundle, becomes.
+fn target<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>], is_met: bool) -> Result<Done<'a>, Fault> {
+    if touches.iter().all(|touch| is_additive(touch.edit)) {
+        return additive::merge(touches);
+    }
+    if is_met {
+        return Err(Fault::exact(
+            "one adapter changes a bundle of experts, another one expert by its own name",
+        ));
+    }
+    let is_alone = touches.windows(2).all(|pair| pair[0].file == pair[1].file);
+    if is_alone && touches.iter().all(|touch| touch.weight == 1.0) {
+        return Ok((touches.iter().map(|touch| touch.edit.clone()).collect(), false));
+    }
+    match context.uses(touches) {
+        None => one_use(context, touches),
+        Some(uses) => {
+            let (mut edits, mut rounded) = (Vec::new(), false);
+            for name in uses {
+                let applies = |touch: &Touch<'a>| touch.uses().is_empty() || touch.uses().contains(&name);
+                let touches: Vec<Touch<'a>> = touches.iter().copied().filter(applies).collect();
+                let touches: Vec<Touch<'a>> = touches.into_iter().map(|touch| touch.for_use()).collect();
+                let (mut more, was_rounded) = one_use(context, &touches)?;
+                more.iter_mut()
+                    .filter_map(Edit::target_mut)
+                    .for_each(|target| target.uses = vec![name.clone()]);
+                edits.extend(more);
+                rounded |= was_rounded;
+            }
+            Ok((edits, rounded))
+        }
+    }
+}
+
+/// What a tensor, or one use of a tied one, becomes.
+fn one_use<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>]) -> Result<Done<'a>, Fault> {
+    if touches.iter().all(|touch| is_additive(touch.edit)) {
+        return additive::merge(touches);
+    }
+    let is_alone = touches.windows(2).all(|pair| pair[0].file == pair[1].file);
+    if is_alone && touches.iter().all(|touch| touch.weight == 1.0) {
+        return Ok((touches.iter().map(|touch| touch.edit.clone()).collect(), false));
+    }
+    let changes = change::changes(touches)?;
+    let added: Vec<Touch<'a>> = changes.iter().flat_map(|change| change.added.iter().copied()).collect();
+    let (mut edits, mut rounded) = start(context, &changes, !added.is_empty())?;
+    if !matches!(changes_kind(&changes), Kind::Dora) {
+        let (more, was_rounded) = additive::merge(&added)?;
+        edits.extend(more);
+        rounded |= was_rounded;
+    }
+    Ok((edits, rounded))
+}
+
+/// What is left of a target before anything is added to it.
+enum Kind {
+    Removed,
+    Whole,
+    Rows,
+    Elements,
+    Dora,
+    Mixed,
+}
+
+fn changes_kind(changes: &[Change<'_>]) -> Kind {
+    let is = |test: fn(&Start<'_>) -> bool| changes.iter().all(|change| test(&change.start));
+    if is(|start| matches!(start, Start::Remove(_))) {
+        Kind::Removed
+    } else if is(|start| matches!(start, Start::Nothing | Start::Dora(_))) {
+        Kind::Dora
+    } else if is(|start| matches!(start, Start::Nothing | Start::Rows(_))) {
+        Kind::Rows
+    } else if is(|start| matches!(start, Start::Nothing | Start::Elements(_))) {
+        Kind::Elements
+    } else if is(|start| {
+        matches!(start, Start::Nothing | Start::Whole(_) | Start::Bits(_) | Start::Corrected(_))
+    }) {
+        Kind::Whole
+    } else {
+        Kind::Mixed
+    }
+}
+
+fn start<'a>(
+    context: &Context<'_, 'a>,
+    changes: &[Change<'a>],
+    is_added_to: bool,
+) -> Result<Done<'a>, Fault> {
+    match changes_kind(changes) {
+        Kind::Removed => match changes {
+            [Change { start: Start::Remove(first), .. }, ..]
+                if changes.iter().all(|change| change.weight == 1.0) =>
+            {
+                Ok((vec![Edit::Remove((*first).clone())], false))
+            }
+            _ => Err(Fault::exact("a tensor is removed with weight 1, or not at all")),
+        },
+        Kind::Whole => whole::merge(context, changes, is_added_to),
+        Kind::Rows => elements::rows(context, changes, is_added_to),
+        Kind::Elements => elements::single(context, changes),
+        Kind::Dora => dora::merge(context, changes),
+        Kind::Mixed => {
+            let kinds: Vec<&str> = changes.iter().map(|change| change.start.name()).collect();
+            Err(Fault::NotExact(format!("no edit does what {} do together", kinds.join(" and "))))
+        }
+    }
+}
+
+/// Keys of the config: each once, with one value.
+fn config(
+    context: &Context<'_, '_>,
+    gathered: &Gathered<'_>,
+    culprits: &mut Vec<Culprit>,
+) -> Vec<ConfigEdit> {
+    let mut set: BTreeMap<(Option<String>, &str), (usize, &ConfigEdit)> = BTreeMap::new();
+    for (file, edit) in &gathered.config {
+        let key = (edit.component.as_ref().map(ToString::to_string), edit.value.key());
+        match set.get(&key) {
+            Some((first, other)) if other.value != edit.value => culprits.push(Culprit::NotExact {
+                target: edit.value.key().to_owned(),
+                names: context.names([*first, *file].into_iter()),
+                reason: format!("one sets it to {}, the other to {}", other.value.json(), edit.value.json()),
+            }),
+            Some(_) => {}
+            None => {
+                set.insert(key, (*file, edit));
+            }
+        }
+    }
+    set.into_values().map(|(_, edit)| edit.clone()).collect()
+}
+
+/// Interventions in the order of the adapters: that is how several files act one after the other (spec section 10).
+fn interventions<'a>(
+    context: &Context<'_, 'a>,
+    gathered: &Gathered<'a>,
+    culprits: &mut Vec<Culprit>,
+) -> Vec<Intervention<'a>> {
+    let mut files: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut in_sum: BTreeMap<String, bool> = BTreeMap::new();
+    for (file, _, edit) in &gathered.interventions {
+        files.entry(edit.label()).or_default().push(*file);
+        *in_sum.entry(edit.label()).or_default() |= edit.overlap != Overlap::Sequential;
+    }
+    for (site, mut files) in files {
+        files.dedup();
+        if files.len() > 1 && in_sum[&site] {
+            culprits.push(Culprit::NotExact {
+                target: site,
+                names: context.names(files.into_iter()),
+                reason: "two adapters act at one site, one of them on the states as they were before either"
+                    .to_owned(),
+            });
+        }
+    }
+    let scaled = |(_, weight, edit): &(usize, f64, &Intervention<'a>)| {
+        let mut edit = (*edit).clone();
+        edit.scale *= weight;
+        edit
+    };
+    gathered.interventions.iter().map(scaled).collect()
+}

@@ -1,0 +1,186 @@
+//! Replacements of whole tensors: their weighted mean, with the base where the weights do not add up to 1.
+
+use super::change::{Change, Start};
+use super::{Context, Done, Fault};
+use crate::base::Held;
+use crate::numbers::{narrowed, widened};
+use fitment_core::identity::sha256;
+use fitment_core::model::{Edit, Origin, Set, SetDtype, Target};
+use fitment_core::tensor::{Dtype, Tensor};
+use fitment_math::bits;
+
+/// How far the sum of weights may be from 1: decimal fractions add up to that.
+const NEAR: f64 = 1e-12;
+
+/// Whether weights add up to 1.
+pub(super) fn is_one(weights: impl Iterator<Item = f64>) -> bool {
+    (weights.sum::<f64>() - 1.0).abs() <= NEAR
+}
+
+/// One adapter's replacement.
+struct Part<'a> {
+    weight: f64,
+    value: Tensor<'a>,
+    dtype: SetDtype,
+    create: bool,
+}
+
+/// What the replacements of all adapters make of a tensor: `W + Σ wᵢ·(Vᵢ − W)` over those that replace it.
+pub(super) fn merge<'a>(
+    context: &Context<'_, 'a>,
+    changes: &[Change<'a>],
+    is_added_to: bool,
+) -> Result<Done<'a>, Fault> {
+    let mut target = None;
+    let mut held: Option<Held> = None;
+    let mut parts: Vec<Part<'a>> = Vec::new();
+    for change in changes {
+        let weight = change.weight;
+        let part = match &change.start {
+            Start::Whole(set) => {
+                target.get_or_insert(&set.target);
+                Part { weight, value: set.value.clone(), dtype: set.dtype, create: set.create }
+            }
+            Start::Bits(edit) => {
+                target.get_or_insert(&edit.target);
+                let base = base_of(context, &edit.target, &mut held, "a bit-exact change has no weight")?;
+                let value = restored(base, &edit.z, edit.base)?;
+                Part { weight, value, dtype: SetDtype::Stored, create: false }
+            }
+            Start::Corrected(add) => {
+                target.get_or_insert(&add.target);
+                let reason = "a difference with exceptions has no weight";
+                let base = base_of(context, &add.target, &mut held, reason)?;
+                Part { weight, value: corrected(base, add)?, dtype: SetDtype::Stored, create: false }
+            }
+            _ => continue,
+        };
+        parts.push(part);
+    }
+    let (Some(target), Some(first)) = (target, parts.first()) else { return Ok((Vec::new(), false)) };
+    if parts.iter().any(|part| part.create != first.create || part.dtype != first.dtype) {
+        return Err(Fault::exact("one adapter replaces the tensor, another creates it or gives it a dtype"));
+    }
+    if parts.iter().any(|part| part.value.dims() != first.value.dims()) {
+        let shapes: Vec<String> = parts.iter().map(|part| part.value.shape().to_string()).collect();
+        return Err(Fault::NotExact(format!("the replacements have other shapes: {}", shapes.join(", "))));
+    }
+    let (dtype, create) = (first.dtype, first.create);
+    let value = match unanimous(&parts) {
+        Some(value) => value,
+        None => mean(context, target, &parts, &mut held, is_added_to)?,
+    };
+    let edit = Set { target: target.clone(), dtype, create, value, rows: None, origin: Origin::default() };
+    Ok((vec![Edit::Set(edit)], false))
+}
+
+/// The value that all set to the same bits: with weights that add up to 1, or 1 each (spec section 10).
+fn unanimous<'a>(parts: &[Part<'a>]) -> Option<Tensor<'a>> {
+    let first = parts.first()?;
+    let same = |part: &Part<'a>| {
+        part.value.dtype() == first.value.dtype() && part.value.bytes() == first.value.bytes()
+    };
+    let is_whole =
+        parts.iter().all(|part| part.weight == 1.0) || is_one(parts.iter().map(|part| part.weight));
+    (is_whole && parts.iter().all(same)).then(|| first.value.clone())
+}
+
+fn mean<'a>(
+    context: &Context<'_, 'a>,
+    target: &Target,
+    parts: &[Part<'a>],
+    held: &mut Option<Held>,
+    is_added_to: bool,
+) -> Result<Tensor<'a>, Fault> {
+    let first = &parts[0];
+    let values: Option<Vec<Vec<f64>>> = parts.iter().map(|part| widened(&part.value)).collect();
+    let no_weight = || Fault::NotExact(format!("{} has no mean", first.value.dtype()));
+    let values = values.ok_or_else(no_weight)?;
+    let weights: Vec<f64> = parts.iter().map(|part| part.weight).collect();
+    let mut sum = vec![0.0; values[0].len()];
+    if !is_one(weights.iter().copied()) {
+        if first.create {
+            return Err(Fault::exact("the base has no such tensor, and the weights do not add up to 1"));
+        }
+        let reason = format!("the weights of its replacements add up to {}", weights.iter().sum::<f64>());
+        let base = base_of(context, target, held, &reason)?;
+        if base.dims != first.value.dims() {
+            return Err(Fault::BaseAtHand(first.value.shape().to_string(), format!("{:?}", base.dims)));
+        }
+        // W + Σ wᵢ·(Vᵢ − W), in the order of spec section 10.
+        sum.clone_from(&base.values);
+        for (weight, values) in weights.iter().zip(&values) {
+            for ((sum, value), base) in sum.iter_mut().zip(values).zip(&base.values) {
+                *sum += weight * (value - base);
+            }
+        }
+    } else {
+        for (weight, values) in weights.iter().zip(&values) {
+            for (sum, value) in sum.iter_mut().zip(values) {
+                *sum += weight * value;
+            }
+        }
+    }
+    let known = match first.dtype {
+        SetDtype::Stored => Some(first.value.dtype()),
+        SetDtype::Base => context.base.dtype(target),
+    };
+    // What is added to afterwards, or whose dtype nobody knows, is not rounded to sixteen bits before.
+    let wide =
+        if parts.iter().any(|part| part.value.dtype() == Dtype::F64) { Dtype::F64 } else { Dtype::F32 };
+    let is_free = first.dtype == SetDtype::Base;
+    let dtype = match known {
+        Some(known) if !(is_free && is_added_to) => known,
+        _ => wide,
+    };
+    narrowed(dtype, first.value.dims(), &sum).ok_or_else(no_weight)
+}
+
+fn base_of<'h>(
+    context: &Context<'_, '_>,
+    target: &Target,
+    held: &'h mut Option<Held>,
+    reason: &str,
+) -> Result<&'h Held, Fault> {
+    if held.is_none() {
+        *held = Some(context.base.read(target, reason)?);
+    }
+    held.as_ref().ok_or_else(|| Fault::NeedsBase(reason.to_owned()))
+}
+
+/// What a bit-exact change makes of the base.
+fn restored(base: &Held, payload: &Tensor<'_>, digest: [u8; 32]) -> Result<Tensor<'static>, Fault> {
+    if sha256(&base.bytes) != digest {
+        return Err(Fault::BaseAtHand("other content".to_owned(), "what it was not made for".to_owned()));
+    }
+    let mut bytes = base.bytes.clone();
+    bits::decode(payload.bytes(), base.dtype, &mut bytes)
+        .map_err(|error| Fault::NotExact(error.to_string()))?;
+    of_bytes(base, bytes)
+}
+
+/// What a difference and its exceptions make of the base: the sum rounded once, then the exceptions.
+fn corrected(base: &Held, add: &fitment_core::model::Add<'_>) -> Result<Tensor<'static>, Fault> {
+    let damaged = || Fault::exact("the difference does not fit the base");
+    let difference = widened(&add.value).filter(|values| values.len() == base.values.len());
+    let difference = difference.ok_or_else(damaged)?;
+    let sum: Vec<f64> =
+        base.values.iter().zip(&difference).map(|(base, delta)| base + add.scale * delta).collect();
+    let mut bytes = crate::numbers::narrow(base.dtype, &sum).ok_or_else(damaged)?;
+    if let Some(exceptions) = &add.exceptions {
+        let size = base.dtype.bytes().ok_or_else(damaged)?;
+        let positions = super::elements::positions(&exceptions.index);
+        for (position, value) in positions.into_iter().zip(exceptions.value.bytes().chunks_exact(size)) {
+            let at =
+                usize::try_from(position).ok().and_then(|at| at.checked_mul(size)).ok_or_else(damaged)?;
+            bytes.get_mut(at..at + size).ok_or_else(damaged)?.copy_from_slice(value);
+        }
+    }
+    of_bytes(base, bytes)
+}
+
+fn of_bytes(base: &Held, bytes: Vec<u8>) -> Result<Tensor<'static>, Fault> {
+    let shape =
+        fitment_core::tensor::Shape::new(&base.dims).map_err(|fault| Fault::NotExact(fault.to_string()))?;
+    Tensor::owned(base.dtype, shape, bytes).map_err(|fault| Fault::NotExact(fault.to_string()))
+}

@@ -1,0 +1,123 @@
+use fitment_core::Adapter;
+use fitment_core::checkpoint::Checkpoint;
+use std::fmt;
+
+/// An adapter and its part in the whole.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    /// The adapter.
+    pub adapter: &'a Adapter<'a>,
+    /// Its weight `wᵢ`: finite.
+    pub weight: f64,
+    /// What messages call it.
+    pub name: String,
+}
+
+/// How near the low-rank updates of a target must stay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// As near as this rank allows; at least 1.
+    Rank(u64),
+    /// The smallest rank with at most this relative Frobenius error.
+    Error(f64),
+}
+
+/// What a caller chooses.
+#[derive(Clone, Copy, Default)]
+pub struct Options<'o> {
+    /// Cuts the rank of low-rank updates; exact when absent.
+    pub limit: Option<Limit>,
+    /// The base, for what only it makes exact.
+    pub base: Option<&'o dyn Checkpoint>,
+    /// Adapters for bases of other content are merged all the same; recorded.
+    pub allow_base_mismatch: bool,
+}
+
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("limit", &self.limit)
+            .field("base", &self.base.map(|base| base.tensors().len()))
+            .field("allow_base_mismatch", &self.allow_base_mismatch)
+            .finish()
+    }
+}
+
+/// The adapter that does what all of them do together.
+#[derive(Clone, Debug)]
+pub struct Merged<'a> {
+    /// The adapter.
+    pub adapter: Adapter<'a>,
+    /// Worth knowing.
+    pub notes: Vec<Note>,
+    /// What was cut of each target, in order of their names.
+    pub truncated: Vec<Truncated>,
+}
+
+/// What became of the low-rank updates of a target under a [`Limit`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Truncated {
+    /// The target's label.
+    pub target: String,
+    /// The rank of all updates side by side.
+    pub from: u64,
+    /// The rank that is left.
+    pub to: u64,
+    /// `‖Δ − Δ'‖ / ‖Δ‖`, Frobenius.
+    pub relative_error: f64,
+}
+
+/// Worth knowing about a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// Multipliers went into `up` with one rounding to F32.
+    Rounded {
+        /// How many targets.
+        targets: usize,
+    },
+    /// Adapters name their bases differently.
+    OtherName {
+        /// The first adapter's.
+        first: String,
+        /// Another's.
+        second: String,
+    },
+    /// Adapters were made for bases of other content, which was allowed.
+    OtherBase {
+        /// The tensors.
+        tensors: Vec<String>,
+    },
+    /// Some adapters are not bound to a base: nor is the result.
+    Unbound,
+    /// An adapter of weight 0 does nothing.
+    Weightless {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Rounded { targets } => write!(
+                f,
+                "the multipliers of {targets} targets went into their factors, rounded once to F32 (relative 6e-8)"
+            ),
+            Note::OtherName { first, second } => {
+                write!(f, "the adapters name their bases differently: {first:?} and {second:?}")
+            }
+            Note::OtherBase { tensors } => {
+                let more = tensors.len().saturating_sub(1);
+                let first = tensors.first().map_or("", String::as_str);
+                write!(f, "made for bases of other content, as allowed: {first}")?;
+                if more > 0 {
+                    write!(f, " and {more} more tensors")?;
+                }
+                f.write_str("; the result is bound to the first that names them")
+            }
+            Note::Unbound => f.write_str("not all adapters are bound to a base, so the result is not either"),
+            Note::Weightless { name } => write!(f, "{name} has weight 0 and is left out"),
+        }
+    }
+}

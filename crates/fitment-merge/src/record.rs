@@ -1,0 +1,47 @@
+//! What the result says of its own making.
+
+use crate::error::Error;
+use crate::input::{Input, Limit, Merged, Note, Options};
+use fitment_core::encode_checked;
+use serde_json::{Map, Value, json};
+
+/// The manifest's field, spec section 9.1.
+const FIELD: &str = "merge";
+
+/// Writes the record: the method, its options, and every parent with its content id and weight.
+pub(crate) fn record(
+    merged: &mut Merged<'_>,
+    inputs: &[Input<'_>],
+    options: &Options<'_>,
+) -> Result<(), Error> {
+    let mut parents = Vec::new();
+    for input in inputs {
+        let id = encode_checked(input.adapter)?.manifest.id;
+        parents.push(json!({"id": id, "weight": input.weight}));
+    }
+    let mut record = Map::new();
+    record.insert("method".to_owned(), "exact".into());
+    record.insert("parents".to_owned(), parents.into());
+    let mut chosen = Map::new();
+    match options.limit {
+        Some(Limit::Rank(rank)) => {
+            chosen.insert("rank".to_owned(), rank.into());
+        }
+        Some(Limit::Error(error)) => {
+            chosen.insert("max_error".to_owned(), error.into());
+        }
+        None => {}
+    }
+    let mismatched = merged.notes.iter().find_map(|note| match note {
+        Note::OtherBase { tensors } => Some(tensors.clone()),
+        _ => None,
+    });
+    if let Some(tensors) = mismatched {
+        chosen.insert("base_mismatch".to_owned(), tensors.into());
+    }
+    if !chosen.is_empty() {
+        record.insert("options".to_owned(), Value::Object(chosen));
+    }
+    merged.adapter.extra.insert(FIELD.to_owned(), Value::Object(record));
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The nearest low-rank updates of a smaller rank, without the dense matrix.
+//!
+//! `up = Q_u·R_u` and `downᵀ = Q_d·R_d` by Householder QR, the singular values of the small `R_u·R_dᵀ`, and back: by Eckart
+//! and Young the best approximation in the Frobenius and the spectral norm. The error is read from the values that fall
+//! away. Computed in f64.
+
+use crate::error::Error;
+use crate::input::{Limit, Merged, Truncated};
+use crate::numbers::{narrowed, widened};
+use fitment_core::model::{Edit, Lora, LoraForm};
+use fitment_core::tensor::{Dtype, Tensor};
+use fitment_math::ndarray::Array2;
+use fitment_math::svd::{Factors, shorten};
+
+/// Shortens every low-rank update that has no magnitude and is no bundle.
+pub(crate) fn truncate(merged: &mut Merged<'_>, limit: Limit) -> Result<(), Error> {
+    for edit in &mut merged.adapter.edits {
+        let Edit::Lora(lora) = edit else { continue };
+        if lora.magnitude.is_some() || lora.mid.is_some() || lora.has_expert_axis() {
+            continue;
+        }
+        if let Some(truncated) = shortened(lora, limit)? {
+            merged.truncated.push(truncated);
+        }
+    }
+    Ok(())
+}
+
+fn shortened(lora: &mut Lora<'_>, limit: Limit) -> Result<Option<Truncated>, Error> {
+    let target = lora.target.label();
+    let Some((up, down)) = matrices(lora) else { return Ok(None) };
+    let from = up.ncols() as u64;
+    let limit = match limit {
+        Limit::Rank(rank) => fitment_math::svd::Limit::Rank(usize::try_from(rank).unwrap_or(usize::MAX)),
+        Limit::Error(relative) => fitment_math::svd::Limit::Error { relative, most: up.ncols() },
+    };
+    let failed = |source| Error::Math { target: target.clone(), source };
+    let Factors { up, down, relative_error, .. } = shorten(up.view(), down.view(), limit).map_err(failed)?;
+    let to = up.ncols() as u64;
+    // Of a product that keeps its rank the factors stay as they were.
+    if to >= from || to == 0 {
+        return Ok(Some(Truncated { target, from, to: from, relative_error: 0.0 }));
+    }
+    let dtype = match [lora.up.dtype(), lora.down.dtype()].contains(&Dtype::F64) {
+        true => Dtype::F64,
+        false => Dtype::F32,
+    };
+    let mut dims = [lora.up.dims().to_vec(), lora.down.dims().to_vec()];
+    (dims[0][1], dims[1][0]) = (to, to);
+    let stored = |dims: &[u64], matrix: &Array2<f64>| {
+        narrowed(dtype, dims, &matrix.iter().copied().collect::<Vec<f64>>())
+    };
+    let pair: Option<(Tensor<'static>, Tensor<'static>)> = stored(&dims[0], &up).zip(stored(&dims[1], &down));
+    let Some((up, down)) = pair else { return Ok(None) };
+    (lora.up, lora.down) = (up, down);
+    let approximation = serde_json::json!({ "relative_error": relative_error });
+    lora.origin.extra.insert("approximation".to_owned(), approximation);
+    Ok(Some(Truncated { target, from, to, relative_error }))
+}
+
+/// `[out, r]` and `[r, in·k…]`.
+fn matrices(lora: &Lora<'_>) -> Option<(Array2<f64>, Array2<f64>)> {
+    let rank = usize::try_from(lora.rank()).ok()?;
+    let (up, down) = (widened(&lora.up)?, widened(&lora.down)?);
+    debug_assert!(lora.form != LoraForm::Stacked);
+    let (rows, columns) = (up.len() / rank.max(1), down.len() / rank.max(1));
+    let up = Array2::from_shape_vec((rows, rank), up).ok()?;
+    Some((up, Array2::from_shape_vec((rank, columns), down).ok()?))
+}
