@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_convert::FORMATS;
+use fitment_merge::METHODS;
 use fitment_tests::place::root;
 use std::fs;
 
@@ -37,10 +38,30 @@ fn the_table_of_formats_is_made_from_the_code() {
             format.looked_for
         ));
     }
+    assert_table("formats", &table);
+}
+
+#[test]
+fn the_table_of_methods_is_made_from_the_code() {
+    let mut table = "| `--method` | what | works on | rank of the result |\n|---|---|---|---|\n".to_owned();
+    table.push_str("| none | the weighted sum, exactly | everything | Σ r |\n");
+    for method in METHODS {
+        let (on, rank) = match method.is_dense() {
+            true => ("elements of dense updates", "full, or `--rank`"),
+            false => ("factors", "Σ r at most, or `--rank`"),
+        };
+        table.push_str(&format!("| `{}` | {} | {on} | {rank} |\n", method.name, method.what));
+    }
+    assert_table("methods", &table);
+}
+
+/// The table between two marks of the README is the one made here; `BLESS=1` puts it there.
+fn assert_table(name: &str, table: &str) {
+    let (begin, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
     let readme = text("README.md");
-    let (before, rest) = readme.split_once("<!-- formats: begin -->\n").unwrap();
-    let (_, after) = rest.split_once("<!-- formats: end -->").unwrap();
-    let wanted = format!("{before}<!-- formats: begin -->\n{table}<!-- formats: end -->{after}");
+    let (before, rest) = readme.split_once(&begin).unwrap();
+    let (_, after) = rest.split_once(&end).unwrap();
+    let wanted = format!("{before}{begin}{table}{end}{after}");
     if std::env::var_os("BLESS").is_some() {
         fs::write(root().join("README.md"), &wanted).unwrap();
     }

@@ -1,8 +1,9 @@
 //! What may be typed: one definition from which parsing, help, completions and the man page come.
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fitment_convert::FORMATS;
+use fitment_merge::METHODS;
 use std::path::PathBuf;
 
 /// Convert, validate, inspect, apply, merge and make neural-network adapters.
@@ -73,6 +74,12 @@ pub(crate) struct Said {
     /// Alpha of LoRA factors that are saved without a config: 32 (scale alpha/r), rs:32 (rank-stabilised, alpha/√r)
     #[arg(long, value_name = "ALPHA", allow_hyphen_values = true)]
     pub(crate) alpha: Option<String>,
+}
+
+/// The methods of a merge, for `--method`.
+fn methods() -> PossibleValuesParser {
+    let value = |method: &&fitment_merge::Method| PossibleValue::new(method.name).help(method.what);
+    METHODS.iter().map(value).collect::<Vec<_>>().into()
 }
 
 /// The verbs.
@@ -334,11 +341,35 @@ pub(crate) struct Diff {
   fitment merge dora-a:0.5 dora-b:0.5 -o both.fitment.safetensors --base ./Llama-3.2-1B")]
 pub(crate) struct Merge {
     /// Adapters, each with an optional weight: PATH or PATH:WEIGHT
-    #[arg(required = true, value_name = "PATH[:WEIGHT]")]
+    #[arg(required_unless_present = "explain_method", value_name = "PATH[:WEIGHT]")]
     pub(crate) adapters: Vec<String>,
     /// Fitment file to write
-    #[arg(short, long, value_name = "OUT")]
-    pub(crate) output: PathBuf,
+    #[arg(short, long, value_name = "OUT", required_unless_present = "explain_method")]
+    pub(crate) output: Option<PathBuf>,
+    /// Method, where not the exact sum is wanted; --explain-method says what each does
+    #[arg(long, value_name = "METHOD", value_parser = methods())]
+    pub(crate) method: Option<String>,
+    /// Share of elements that a method keeps, above 0 up to 1
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) density: Option<f64>,
+    /// What a method multiplies its result by
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) lambda: Option<f64>,
+    /// Half width of della's probabilities
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) epsilon: Option<f64>,
+    /// Share of the largest elements that breadcrumbs takes away
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) gamma: Option<f64>,
+    /// Where between two adapters: 0 for the first, 1 for the second
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) t: Option<f64>,
+    /// Seed of what a method draws at random: with it, the same files give the same result
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Say what a method does and where its formula is from, and stop
+    #[arg(long, value_name = "METHOD", value_parser = methods(), conflicts_with = "adapters")]
+    pub(crate) explain_method: Option<String>,
     /// Cut low-rank updates to this rank
     #[arg(long, value_name = "R", conflicts_with = "max_error", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rank: Option<u32>,

@@ -8,18 +8,24 @@ use anyhow::anyhow;
 use fitment_convert::{Converted, FormatId, WriteOptions};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_io::AdapterFiles;
-use fitment_merge::{Culprit, Error, Input, Limit, Merged, Options, Truncated};
+use fitment_merge::{Culprit, Error, Input, Limit, Merged, Method, Options, Params, Truncated, method};
 use serde_json::json;
 use std::path::Path;
 
 pub(crate) fn run(args: &Merge, console: Console) -> Run {
+    if let Some(method) = args.explain_method.as_deref().and_then(method) {
+        return explain(method, console);
+    }
+    let Some(output) = &args.output else {
+        return Err(Failure::new(Exit::Unusable, anyhow!("no output named")).hint("name one with -o OUT"));
+    };
     let weighted = args
         .adapters
         .iter()
         .map(|text| Weighted::parse(text, Path::exists))
         .collect::<Result<Vec<_>, _>>()?;
-    if args.output.exists() && !args.force {
-        let error = anyhow!("{} exists already", args.output.display());
+    if output.exists() && !args.force {
+        let error = anyhow!("{} exists already", output.display());
         return Err(Failure::new(Exit::Unusable, error).hint("--force replaces it"));
     }
     let base = args.base.as_deref().map(open::base).transpose()?;
@@ -48,7 +54,20 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
         .collect();
     let base = base.as_ref().map(|base| base as &dyn Checkpoint);
     let limit = args.rank.map(|rank| Limit::Rank(rank.into())).or(args.max_error.map(Limit::Error));
-    let options = Options { limit, base, allow_base_mismatch: args.allow_base_mismatch };
+    let params = Params {
+        density: args.density,
+        lambda: args.lambda,
+        epsilon: args.epsilon,
+        gamma: args.gamma,
+        t: args.t,
+        seed: args.seed,
+    };
+    let method = args.method.as_deref().and_then(method);
+    if let Some(warning) = method.and_then(|method| method.warning) {
+        console.warn(warning);
+    }
+    let allow_base_mismatch = args.allow_base_mismatch;
+    let options = Options { method, params, limit, base, allow_base_mismatch };
     let mut merged = fitment_merge::merge(&inputs, &options).map_err(|error| refused(error, console))?;
     for note in &merged.notes {
         console.say(format_args!("note: {note}"));
@@ -60,22 +79,55 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
         let bound = fitment_convert::bind(&mut merged.adapter, base);
         bound.map_err(|error| open::of_convert(error, args.base.as_deref().unwrap_or(Path::new("base"))))?;
     }
-    let len = write(args, &weighted, &merged)?;
-    report(args, &merged, len, console)?;
+    let len = write((args, output), &weighted, &merged)?;
+    report((args, output), &merged, len, console)?;
     Ok(Exit::Done)
 }
 
-fn write(args: &Merge, weighted: &[Weighted], merged: &Merged<'_>) -> Result<u64, Failure> {
+fn write(
+    (args, output): (&Merge, &Path),
+    weighted: &[Weighted],
+    merged: &Merged<'_>,
+) -> Result<u64, Failure> {
     let written = fitment_convert::write(&merged.adapter, FormatId::Fitment, &WriteOptions::default())
-        .map_err(|error| open::of_convert(error, &args.output))?;
+        .map_err(|error| open::of_convert(error, output))?;
     let [file] = &written.files[..] else {
         return Err(Failure::from(anyhow!("the Fitment writer gave {} files", written.files.len())));
     };
     let inputs: Vec<&Path> = weighted.iter().map(|adapter| adapter.path.as_path()).collect();
     let len = file.byte_len();
-    fitment_io::write_file_atomic(&args.output, len, (args.force, &inputs), &|out| Ok(file.write_to(out)?))
+    fitment_io::write_file_atomic(output, len, (args.force, &inputs), &|out| Ok(file.write_to(out)?))
         .map_err(of_io)?;
     Ok(len)
+}
+
+/// What a method is, as its line of the table says.
+fn explain(method: &Method, console: Console) -> Run {
+    let params: Vec<String> = method.params.iter().map(ToString::to_string).collect();
+    if console.json {
+        console.document(&json!({
+            "name": method.name,
+            "what": method.what,
+            "formula": method.formula,
+            "source": method.source,
+            "warning": method.warning,
+            "params": params,
+        }))?;
+        return Ok(Exit::Done);
+    }
+    let works = if method.is_dense() {
+        "element by element on the dense update of each target; --rank makes low-rank updates of the result"
+    } else {
+        "on the factors of low-rank updates; the dense matrix is never formed"
+    };
+    let params = if params.is_empty() { "none".to_owned() } else { params.join(", ") };
+    let mut text = format!("{}: {}\n\n  {}\n\n", method.name, method.what, method.formula);
+    text.push_str(&format!("Parameters: {params}\nWorks {works}.\nSource: {}\n", method.source));
+    if let Some(warning) = method.warning {
+        text.push_str(&format!("Warning: {warning}\n"));
+    }
+    console.data(&text)?;
+    Ok(Exit::Done)
 }
 
 /// All culprits, a line each, before the error line that names the first.
@@ -99,8 +151,13 @@ fn refused(error: Error, console: Console) -> Failure {
     open::with_hint(Failure::new(exit, error), hint)
 }
 
-fn report(args: &Merge, merged: &Merged<'_>, len: u64, console: Console) -> Result<(), Failure> {
-    let output = args.output.display();
+fn report(
+    (args, output): (&Merge, &Path),
+    merged: &Merged<'_>,
+    len: u64,
+    console: Console,
+) -> Result<(), Failure> {
+    let output = output.display();
     if console.json {
         let truncated = merged.truncated.iter().map(|cut| {
             json!({"target": cut.target, "from": cut.from, "to": cut.to, "relative_error": cut.relative_error})

@@ -40,6 +40,15 @@ pub enum Culprit {
         /// Why.
         reason: String,
     },
+    /// The method has no result for what the adapters do to a target.
+    Undefined {
+        /// The target.
+        target: String,
+        /// The adapters that do it.
+        names: Vec<String>,
+        /// Why.
+        reason: String,
+    },
     /// What the adapters do to a target is no edit at all.
     NotExact {
         /// The target, site or config key.
@@ -64,6 +73,7 @@ impl Culprit {
             }
             Culprit::BaseAtHand { .. } => Some("the adapters were made for another base: check --base"),
             Culprit::NeedsBase { .. } => Some("name the base with --base"),
+            Culprit::Undefined { .. } => Some("merge it by another method, or exactly, without --method"),
             Culprit::NotExact { .. } => {
                 Some("`fitment apply` the adapters, and take `fitment diff BASE RESULT` of what comes out")
             }
@@ -83,7 +93,9 @@ impl fmt::Display for Culprit {
             Culprit::BaseAtHand { target, expected, found } => {
                 write!(f, "{target}: the adapters ask for {expected}, the base has {found}")
             }
-            Culprit::NeedsBase { target, names, reason } | Culprit::NotExact { target, names, reason } => {
+            Culprit::NeedsBase { target, names, reason }
+            | Culprit::Undefined { target, names, reason }
+            | Culprit::NotExact { target, names, reason } => {
                 write!(f, "{target} ({}): {reason}", names.join(", "))
             }
         }

@@ -14,6 +14,12 @@ pub enum Error {
         /// At least one.
         culprits: Vec<Culprit>,
     },
+    /// What the method is told is of no use to it.
+    #[error("{reason}")]
+    Params {
+        /// Why.
+        reason: String,
+    },
     /// The base cannot be read.
     #[error("base: {0}")]
     Base(#[source] CheckpointError),
@@ -36,7 +42,9 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Error::Refused { culprits } => culprits.iter().find_map(Culprit::hint),
-            Error::NoInput | Error::Base(_) | Error::Core(_) | Error::Math { .. } => None,
+            Error::NoInput | Error::Params { .. } | Error::Base(_) | Error::Core(_) | Error::Math { .. } => {
+                None
+            }
         }
     }
 }

@@ -1,3 +1,4 @@
+use crate::methods::{Method, Params};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use std::fmt;
@@ -25,6 +26,10 @@ pub enum Limit {
 /// What a caller chooses.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'o> {
+    /// The method; the exact sum when absent.
+    pub method: Option<&'static Method>,
+    /// What the method is told.
+    pub params: Params,
     /// Cuts the rank of low-rank updates; exact when absent.
     pub limit: Option<Limit>,
     /// The base, for what only it makes exact.
@@ -36,6 +41,8 @@ pub struct Options<'o> {
 impl fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
+            .field("method", &self.method)
+            .field("params", &self.params)
             .field("limit", &self.limit)
             .field("base", &self.base.map(|base| base.tensors().len()))
             .field("allow_base_mismatch", &self.allow_base_mismatch)
@@ -90,6 +97,16 @@ pub enum Note {
     },
     /// Some adapters are not bound to a base: nor is the result.
     Unbound,
+    /// The method says nothing of what is no low-rank update: that is merged exactly.
+    Summed {
+        /// How many targets.
+        targets: usize,
+    },
+    /// The results are dense.
+    Dense {
+        /// How many targets.
+        targets: usize,
+    },
     /// An adapter of weight 0 does nothing.
     Weightless {
         /// Its name.
@@ -117,6 +134,12 @@ impl fmt::Display for Note {
                 f.write_str("; the result is bound to the first that names them")
             }
             Note::Unbound => f.write_str("not all adapters are bound to a base, so the result is not either"),
+            Note::Summed { targets } => {
+                write!(f, "{targets} targets with other than low-rank updates are merged exactly")
+            }
+            Note::Dense { targets } => {
+                write!(f, "the results of {targets} targets are dense: --rank makes low-rank updates of them")
+            }
             Note::Weightless { name } => write!(f, "{name} has weight 0 and is left out"),
         }
     }

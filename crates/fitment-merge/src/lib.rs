@@ -48,6 +48,8 @@
 //!
 //! What cannot be told exactly is refused by name, all of it at once.
 //!
+//! [`METHODS`] lists the methods by name, which are no exact sums: [`Options::method`].
+//!
 //! Not here: files (`fitment-io`), foreign formats (`fitment-convert`), applying (`fitment-apply`).
 #![warn(
     clippy::disallowed_methods,
@@ -61,13 +63,16 @@ mod error;
 mod exact;
 mod gather;
 mod input;
+mod methods;
 mod numbers;
+mod parallel;
 mod record;
 mod truncate;
 
 pub use culprit::Culprit;
 pub use error::Error;
 pub use input::{Input, Limit, Merged, Note, Options, Truncated};
+pub use methods::{METHODS, Method, Param, Params, method};
 
 /// Merges adapters.
 ///
@@ -75,8 +80,13 @@ pub use input::{Input, Limit, Merged, Note, Options, Truncated};
 /// [`Error::Refused`] with everything that cannot be merged; [`Error::Base`] when the base cannot be read;
 /// [`Error::Core`] when an adapter breaks a rule of the format; [`Error::Math`] when a decomposition fails.
 pub fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'a>, Error> {
-    let mut merged = exact::merge(inputs, options)?;
-    if let Some(limit) = options.limit {
+    let mut merged = match options.method {
+        None => exact::merge(inputs, options)?,
+        Some(method) => methods::merge(inputs, options, method)?,
+    };
+    // What is computed element by element has its rank already.
+    let is_cut = options.method.is_some_and(|method| method.is_dense());
+    if let Some(limit) = options.limit.filter(|_| !is_cut) {
         truncate::truncate(&mut merged, limit)?;
     }
     record::record(&mut merged, inputs, options)?;

@@ -20,9 +20,14 @@ pub(crate) fn record(
         parents.push(json!({"id": id, "weight": input.weight}));
     }
     let mut record = Map::new();
-    record.insert("method".to_owned(), "exact".into());
+    let method = options.method.map_or("exact", |method| method.name);
+    record.insert("method".to_owned(), method.into());
     record.insert("parents".to_owned(), parents.into());
     let mut chosen = Map::new();
+    for param in options.method.map_or(&[][..], |method| method.params) {
+        let value = options.params.said(*param).unwrap_or_else(|| param.default());
+        chosen.insert(param.name().to_owned(), value.into());
+    }
     match options.limit {
         Some(Limit::Rank(rank)) => {
             chosen.insert("rank".to_owned(), rank.into());

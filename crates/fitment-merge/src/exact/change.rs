@@ -85,7 +85,7 @@ pub(super) fn changes<'a>(touches: &[Touch<'a>]) -> Result<Vec<Change<'a>>, Faul
 }
 
 /// Whether two edits mean one part of their tensor.
-pub(super) fn same_part(a: &Touch<'_>, b: &Touch<'_>) -> bool {
+pub(crate) fn same_part(a: &Touch<'_>, b: &Touch<'_>) -> bool {
     let part =
         |touch: &Touch<'_>| touch.edit.target().map(|target| (target.slice.clone(), target.when.clone()));
     a.uses() == b.uses() && part(a) == part(b)

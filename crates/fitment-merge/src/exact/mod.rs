@@ -9,17 +9,18 @@ mod whole;
 use crate::base::{self, BaseView};
 use crate::culprit::Culprit;
 use crate::error::Error;
-use crate::gather::{Gathered, Key, Touch, gather, is_additive};
+use crate::gather::{Gathered, Touch, gather, is_additive};
 use crate::input::{Input, Merged, Note, Options};
+pub(crate) use change::same_part;
 use change::{Change, Start};
 use fitment_core::Adapter;
 use fitment_core::model::{ConfigEdit, Edit, Intervention, Overlap, TensorName};
 use std::collections::BTreeMap;
 
 /// What every part of the merge looks at.
-pub(super) struct Context<'c, 'a> {
-    pub(super) inputs: &'c [Input<'a>],
-    pub(super) base: BaseView<'c>,
+pub(crate) struct Context<'c, 'a> {
+    pub(crate) inputs: &'c [Input<'a>],
+    pub(crate) base: BaseView<'c>,
 }
 
 impl Context<'_, '_> {
@@ -42,31 +43,51 @@ impl Context<'_, '_> {
 }
 
 /// Why a target is not merged.
-pub(super) enum Fault {
+pub(crate) enum Fault {
     NeedsBase(String),
     NotExact(String),
+    /// The method has no result for it.
+    Undefined(String),
     /// What is asked for, and what the base has.
     BaseAtHand(String, String),
     Failed(Error),
 }
 
 impl Fault {
-    fn exact(reason: &str) -> Self {
+    pub(crate) fn exact(reason: &str) -> Self {
         Fault::NotExact(reason.to_owned())
     }
 }
 
 /// The edits of a target, and whether multipliers were rounded on their way into factors.
-pub(super) type Done<'a> = (Vec<Edit<'a>>, bool);
+pub(crate) type Done<'a> = (Vec<Edit<'a>>, bool);
 
-pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'a>, Error> {
+/// Weights that are no numbers.
+///
+/// # Errors
+/// [`Error::NoInput`].
+pub(crate) fn weights(inputs: &[Input<'_>]) -> Result<Vec<Culprit>, Error> {
     if inputs.is_empty() {
         return Err(Error::NoInput);
     }
-    let mut culprits: Vec<Culprit> = Vec::new();
-    for input in inputs.iter().filter(|input| !input.weight.is_finite()) {
-        culprits.push(Culprit::Weight { name: input.name.clone(), weight: input.weight });
-    }
+    let odd = inputs.iter().filter(|input| !input.weight.is_finite());
+    Ok(odd.map(|input| Culprit::Weight { name: input.name.clone(), weight: input.weight }).collect())
+}
+
+/// What is no edit of a weight: config keys, then interventions.
+pub(crate) fn others<'a>(
+    context: &Context<'_, 'a>,
+    gathered: &Gathered<'a>,
+    culprits: &mut Vec<Culprit>,
+) -> Vec<Edit<'a>> {
+    let config = config(context, gathered, culprits).into_iter().map(Edit::Config);
+    let mut edits: Vec<Edit<'a>> = config.collect();
+    edits.extend(interventions(context, gathered, culprits).into_iter().map(Edit::Intervention));
+    edits
+}
+
+pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'a>, Error> {
+    let mut culprits = weights(inputs)?;
     let joined = base::join(inputs, options, &mut culprits);
     let gathered = gather(inputs);
     let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
@@ -79,11 +100,10 @@ pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<M
                 rounded += usize::from(was_rounded);
             }
             Err(Fault::Failed(error)) => return Err(error),
-            Err(fault) => culprits.push(culprit(&context, key, touches, fault)),
+            Err(fault) => culprits.push(culprit(&context, touches, fault)),
         }
     }
-    edits.extend(config(&context, &gathered, &mut culprits).into_iter().map(Edit::Config));
-    edits.extend(interventions(&context, &gathered, &mut culprits).into_iter().map(Edit::Intervention));
+    edits.extend(others(&context, &gathered, &mut culprits));
     if !culprits.is_empty() {
         return Err(Error::Refused { culprits });
     }
@@ -97,19 +117,24 @@ pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<M
     Ok(Merged { adapter, notes, truncated: Vec::new() })
 }
 
-fn culprit(context: &Context<'_, '_>, key: &Key, touches: &[Touch<'_>], fault: Fault) -> Culprit {
-    let target = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_else(|| key.1.clone());
+pub(crate) fn culprit(context: &Context<'_, '_>, touches: &[Touch<'_>], fault: Fault) -> Culprit {
+    let target = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
     let names = context.names(touches.iter().map(|touch| touch.file));
     match fault {
         Fault::NeedsBase(reason) => Culprit::NeedsBase { target, names, reason },
         Fault::BaseAtHand(expected, found) => Culprit::BaseAtHand { target, expected, found },
         Fault::NotExact(reason) => Culprit::NotExact { target, names, reason },
+        Fault::Undefined(reason) => Culprit::Undefined { target, names, reason },
         Fault::Failed(error) => Culprit::NotExact { target, names, reason: error.to_string() },
     }
 }
 
 /// What one tensor, or bundle, becomes.
-fn target<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>], is_met: bool) -> Result<Done<'a>, Fault> {
+pub(crate) fn target<'a>(
+    context: &Context<'_, 'a>,
+    touches: &[Touch<'a>],
+    is_met: bool,
+) -> Result<Done<'a>, Fault> {
     if touches.iter().all(|touch| is_additive(touch.edit)) {
         return additive::merge(touches);
     }

@@ -1,0 +1,306 @@
+//! A method over all targets: updates gathered, the method called, its result made an edit.
+
+use super::{Core, Dense, Factors, Failure, Method, Params, Run, Task};
+use crate::base::{self, BaseView};
+use crate::error::Error;
+use crate::exact::{self, Context, Fault, same_part};
+use crate::gather::{Gathered, Touch, gather};
+use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
+use crate::numbers::{narrowed, widened};
+use crate::parallel;
+use fitment_core::Adapter;
+use fitment_core::model::{Add, Edit, Lora, LoraForm, Origin};
+use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_math::bits;
+use fitment_math::ndarray::{Array2, ArrayView2, Axis, concatenate};
+use fitment_math::svd::{Dense as Matrix, approximate};
+
+/// What became of a target.
+#[derive(Default)]
+struct Done<'a> {
+    edits: Vec<Edit<'a>>,
+    truncated: Option<Truncated>,
+    is_summed: bool,
+    is_dense: bool,
+}
+
+/// The updates of one target, each with the place of its adapter.
+struct Updates<'a> {
+    /// How the factors read the target; `None` for dense updates.
+    like: Option<&'a Lora<'a>>,
+    tasks: Vec<(usize, Task)>,
+}
+
+pub(crate) fn merge<'a>(
+    inputs: &[Input<'a>],
+    options: &Options<'_>,
+    method: &'static Method,
+) -> Result<Merged<'a>, Error> {
+    if let Some(reason) = options.params.fault(method.name, method.params) {
+        return Err(Error::Params { reason });
+    }
+    let mut culprits = exact::weights(inputs)?;
+    let joined = base::join(inputs, options, &mut culprits);
+    let gathered: Gathered<'a> = gather(inputs);
+    let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
+    let work: Vec<&Vec<Touch<'a>>> = gathered.tensors.values().collect();
+    let done =
+        parallel::map(&work, |touches| target(&context, touches, (method, &options.params, options.limit)));
+    let mut merged =
+        Merged { adapter: Adapter::default(), notes: joined.notes.clone(), truncated: Vec::new() };
+    let (mut summed, mut dense) = (0, 0);
+    for (touches, done) in work.iter().zip(done) {
+        match done {
+            Ok(done) => {
+                summed += usize::from(done.is_summed);
+                dense += usize::from(done.is_dense);
+                merged.adapter.edits.extend(done.edits);
+                merged.truncated.extend(done.truncated);
+            }
+            Err(Fault::Failed(error)) => return Err(error),
+            Err(fault) => culprits.push(exact::culprit(&context, touches, fault)),
+        }
+    }
+    merged.adapter.edits.extend(exact::others(&context, &gathered, &mut culprits));
+    if !culprits.is_empty() {
+        return Err(Error::Refused { culprits });
+    }
+    if summed > 0 {
+        merged.notes.push(Note::Summed { targets: summed });
+    }
+    if dense > 0 {
+        merged.notes.push(Note::Dense { targets: dense });
+    }
+    merged.adapter.base = joined.base;
+    Ok(merged)
+}
+
+fn target<'a>(
+    context: &Context<'_, 'a>,
+    touches: &[Touch<'a>],
+    (method, params, limit): (&'static Method, &Params, Option<Limit>),
+) -> Result<Done<'a>, Fault> {
+    let name = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
+    let low_rank = low_rank(touches)?;
+    match (method.run, low_rank) {
+        (Run::Core(run), Some(updates)) => {
+            let tasks: Vec<Task> = updates.tasks.into_iter().map(|(_, task)| task).collect();
+            let factors = run(&Core { tasks: &tasks, params }).map_err(|failure| fault(&name, failure))?;
+            let edit = updates.like.and_then(|like| lora(like, &factors));
+            let edit = edit.ok_or_else(|| Fault::exact("the factors overflow"))?;
+            Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
+        }
+        // A method of factors says nothing of biases and the like.
+        (Run::Core(_), None) => {
+            let (edits, _) = exact::target(context, touches, false)?;
+            Ok(Done { edits, is_summed: true, ..Done::default() })
+        }
+        (Run::Dense(run), low_rank) => {
+            let (places, tasks, dims, like) = match low_rank {
+                Some(updates) => of_factors(updates),
+                None => of_edits(context, touches)?,
+            };
+            let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params };
+            let sum = run(&dense).map_err(|failure| fault(&name, failure))?;
+            stored(touches, sum, (dims, like), limit)
+        }
+    }
+}
+
+fn fault(target: &str, failure: Failure) -> Fault {
+    match failure {
+        Failure::Undefined(reason) => Fault::Undefined(reason),
+        Failure::Math(source) => Fault::Failed(Error::Math { target: target.to_owned(), source }),
+    }
+}
+
+/// The low-rank updates of every adapter, where all edits of the target are such, of one part and form.
+///
+/// # Errors
+/// For a magnitude: what it adds depends on the base.
+fn low_rank<'a>(touches: &[Touch<'a>]) -> Result<Option<Updates<'a>>, Fault> {
+    let mut loras: Vec<(usize, f64, &'a Lora<'a>)> = Vec::new();
+    for touch in touches {
+        let Edit::Lora(lora) = touch.edit else { return Ok(None) };
+        if lora.magnitude.is_some() {
+            return Err(Fault::Undefined("a magnitude (DoRA) is no update by itself".to_owned()));
+        }
+        loras.push((touch.file, touch.weight, lora));
+    }
+    let Some((_, _, first)) = loras.first().copied() else { return Ok(None) };
+    let is_like = |lora: &Lora<'_>| {
+        lora.form == first.form
+            && lora.transposed == first.transposed
+            && lora.mid.is_none()
+            && !lora.has_expert_axis()
+    };
+    let is_one_part = touches.windows(2).all(|pair| same_part(&pair[0], &pair[1]));
+    if !is_one_part || !loras.iter().all(|(_, _, lora)| is_like(lora)) {
+        return Ok(None);
+    }
+    let mut tasks: Vec<(usize, Task)> = Vec::new();
+    for (file, weight, lora) in loras {
+        let (up, down) = factors(lora).ok_or_else(|| Fault::exact("the factors are no matrices"))?;
+        match tasks.last_mut().filter(|(last, _)| *last == file) {
+            Some((_, task)) => {
+                let side =
+                    |axis, a: &Array2<f64>, b: &Array2<f64>| concatenate(Axis(axis), &[a.view(), b.view()]);
+                let pair = side(1, &task.up, &up).ok().zip(side(0, &task.down, &down).ok());
+                (task.up, task.down) = pair.ok_or_else(|| Fault::exact("the updates have other shapes"))?;
+            }
+            None => tasks.push((file, Task { weight, up, down })),
+        }
+    }
+    let shape = |task: &Task| (task.up.nrows(), task.down.ncols());
+    if tasks.windows(2).any(|pair| shape(&pair[0].1) != shape(&pair[1].1)) {
+        return Err(Fault::exact("the updates have other shapes"));
+    }
+    Ok(Some(Updates { like: Some(first), tasks }))
+}
+
+/// `s·up` `[out, r]` and `down` `[r, in·k…]`.
+fn factors(lora: &Lora<'_>) -> Option<Factors> {
+    let rank = usize::try_from(lora.rank()).ok().filter(|rank| *rank > 0)?;
+    let (up, down) = (widened(&lora.up)?, widened(&lora.down)?);
+    let up = Array2::from_shape_vec((up.len() / rank, rank), up).ok()?;
+    let down = Array2::from_shape_vec((rank, down.len() / rank), down).ok()?;
+    Some((up * lora.scale, down))
+}
+
+/// A low-rank edit of the target and form of `like`, in F32, or F64 where that is.
+fn lora<'a>(like: &Lora<'a>, (up, down): &Factors) -> Option<Lora<'a>> {
+    let rank = up.ncols() as u64;
+    let is_wide = [like.up.dtype(), like.down.dtype()].contains(&Dtype::F64);
+    let dtype = if is_wide { Dtype::F64 } else { Dtype::F32 };
+    let mut dims = [like.up.dims().to_vec(), like.down.dims().to_vec()];
+    (dims[0][1], dims[1][0]) = (rank, rank);
+    let stored = |dims: &[u64], matrix: &Array2<f64>| {
+        narrowed(dtype, dims, &matrix.iter().copied().collect::<Vec<f64>>())
+    };
+    let (up, down) = stored(&dims[0], up).zip(stored(&dims[1], down))?;
+    let origin = Origin::default();
+    Some(Lora { up, down, scale: 1.0, origin, target: like.target.clone(), ..like.clone() })
+}
+
+/// Places, weights with dense updates, extents, and how factors read the target.
+type Elements<'a> = (Vec<usize>, Vec<(f64, Vec<f32>)>, Vec<u64>, Option<&'a Lora<'a>>);
+
+/// The dense updates of factors, `[out, in·k…]`.
+fn of_factors<'a>(updates: Updates<'a>) -> Elements<'a> {
+    let (mut places, mut tasks, mut dims) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, task) in updates.tasks {
+        let update = task.up.dot(&task.down);
+        dims = vec![update.nrows() as u64, update.ncols() as u64];
+        places.push(place);
+        tasks.push((task.weight, update.iter().map(|value| *value as f32).collect()));
+    }
+    (places, tasks, dims, updates.like)
+}
+
+/// The dense updates of other edits: differences as they are, replacements against the base.
+fn of_edits<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>]) -> Result<Elements<'a>, Fault> {
+    if touches.windows(2).any(|pair| !same_part(&pair[0], &pair[1])) {
+        return Err(Fault::exact("the edits mean different parts of the tensor"));
+    }
+    let (mut places, mut tasks, mut dims) = (Vec::new(), Vec::<(f64, Vec<f32>)>::new(), Vec::new());
+    for touch in touches {
+        let (own, update) = update(context, touch.edit)?;
+        if !dims.is_empty() && dims != own {
+            return Err(Fault::exact("the updates have other shapes"));
+        }
+        dims = own;
+        match tasks.last_mut().filter(|_| places.last() == Some(&touch.file)) {
+            Some((_, sum)) => sum.iter_mut().zip(&update).for_each(|(sum, value)| *sum += *value as f32),
+            None => {
+                places.push(touch.file);
+                tasks.push((touch.weight, update.iter().map(|value| *value as f32).collect()));
+            }
+        }
+    }
+    Ok((places, tasks, dims, None))
+}
+
+/// What one edit adds to its tensor.
+fn update(context: &Context<'_, '_>, edit: &Edit<'_>) -> Result<(Vec<u64>, Vec<f64>), Fault> {
+    let no_weight = || Fault::exact("its elements are no weights to compute with");
+    match edit {
+        Edit::Add(add) if add.exceptions.is_none() => {
+            let values = widened(&add.value).ok_or_else(no_weight)?;
+            Ok((add.value.dims().to_vec(), values.iter().map(|value| add.scale * value).collect()))
+        }
+        Edit::Set(set) if set.rows.is_none() && !set.create => {
+            let base = context.base.read(&set.target, "what a replacement adds depends on the base")?;
+            let values = widened(&set.value).filter(|values| values.len() == base.values.len());
+            let values = values.ok_or_else(no_weight)?;
+            Ok((base.dims, values.iter().zip(&base.values).map(|(value, base)| value - base).collect()))
+        }
+        Edit::Bits(edit) => {
+            let base = context.base.read(&edit.target, "what a bit-exact change adds depends on the base")?;
+            let mut bytes = base.bytes.clone();
+            bits::decode(edit.z.bytes(), base.dtype, &mut bytes)
+                .map_err(|error| Fault::NotExact(error.to_string()))?;
+            let values = crate::numbers::wide(base.dtype, &bytes).ok_or_else(no_weight)?;
+            Ok((base.dims, values.iter().zip(&base.values).map(|(value, base)| value - base).collect()))
+        }
+        _ => Err(Fault::Undefined(format!("a {} has no dense update here", edit.kind()))),
+    }
+}
+
+/// A dense result as an edit: low-rank where a limit asks for it, else the whole.
+fn stored<'a>(
+    touches: &[Touch<'a>],
+    sum: Vec<f32>,
+    (dims, like): (Vec<u64>, Option<&'a Lora<'a>>),
+    limit: Option<Limit>,
+) -> Result<Done<'a>, Fault> {
+    let overflow = || Fault::exact("the result overflows");
+    let columns = dims.last().map_or(1, |columns| *columns as usize);
+    if let (Some(limit), Some(like)) = (limit, like) {
+        let matrix = Matrix { columns, numbers: &sum };
+        let side = columns.min(sum.len() / columns.max(1));
+        let limit = match limit {
+            Limit::Rank(rank) => {
+                fitment_math::svd::Limit::Rank(usize::try_from(rank).unwrap_or(side).min(side))
+            }
+            Limit::Error(relative) => fitment_math::svd::Limit::Error { relative, most: side },
+        };
+        let name = like.target.label();
+        let failed = |source| Fault::Failed(Error::Math { target: name.clone(), source });
+        let found = approximate(&matrix, limit).map_err(failed)?.ok_or_else(overflow)?;
+        let wide = |matrix: ArrayView2<'_, f32>| matrix.mapv(f64::from);
+        let mut edit = lora(like, &(wide(found.up.view()), wide(found.down.view()))).ok_or_else(overflow)?;
+        let errors = serde_json::json!({
+            "relative_error": found.relative_error,
+            "largest_error": found.largest_error,
+        });
+        edit.origin.extra.insert("approximation".to_owned(), errors);
+        let to = found.up.ncols() as u64;
+        let truncated =
+            Truncated { target: name, from: side as u64, to, relative_error: found.relative_error };
+        return Ok(Done { edits: vec![Edit::Lora(edit)], truncated: Some(truncated), ..Done::default() });
+    }
+    let target = touches.first().and_then(|touch| touch.edit.target()).ok_or_else(overflow)?.clone();
+    let (dims, sum) = as_stored(sum, dims, like);
+    let bytes: Vec<u8> = sum.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let shape = Shape::new(&dims).map_err(|fault| Fault::NotExact(fault.to_string()))?;
+    let value =
+        Tensor::owned(Dtype::F32, shape, bytes).map_err(|fault| Fault::NotExact(fault.to_string()))?;
+    let edit = Add { target, scale: 1.0, value, exceptions: None, origin: Origin::default() };
+    Ok(Done { edits: vec![Edit::Add(edit)], is_dense: true, ..Done::default() })
+}
+
+/// An update in the axes of the stored tensor.
+fn as_stored(sum: Vec<f32>, dims: Vec<u64>, like: Option<&Lora<'_>>) -> (Vec<u64>, Vec<f32>) {
+    let Some(like) = like else { return (dims, sum) };
+    if like.transposed {
+        let (rows, columns) = (dims[0] as usize, dims[1] as usize);
+        let turned = (0..columns).flat_map(|column| (0..rows).map(move |row| (row, column)));
+        let turned = turned.map(|(row, column)| sum[row * columns + column]).collect();
+        return (vec![dims[1], dims[0]], turned);
+    }
+    if like.form == LoraForm::Conv {
+        let kernel = like.down.dims().get(1..).unwrap_or_default();
+        return ([&dims[..1], kernel].concat(), sum);
+    }
+    (dims, sum)
+}

@@ -1,0 +1,65 @@
+use super::Params;
+use fitment_math::ndarray::Array2;
+
+/// One adapter's low-rank update of a target: `Δ = up·down`, its multiplier in `up`, its weight apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    /// `wᵢ`.
+    pub(crate) weight: f64,
+    /// `[out, rᵢ]`, times `sᵢ`.
+    pub(crate) up: Array2<f64>,
+    /// `[rᵢ, in]`.
+    pub(crate) down: Array2<f64>,
+}
+
+/// What a method of factors sees of a target. There is at least one task, all of one shape.
+pub(crate) struct Core<'c> {
+    pub(crate) tasks: &'c [Task],
+    pub(crate) params: &'c Params,
+}
+
+/// What a method of elements sees of a target.
+pub(crate) struct Dense<'d> {
+    /// `wᵢ` and `Δᵢ`, row-major, without the weight; `None` for an adapter that does not touch the target.
+    pub(crate) tasks: &'d [(f64, Vec<f32>)],
+    /// Place of each task's adapter in the list of the command, for what is drawn at random.
+    pub(crate) places: &'d [usize],
+    /// Extents of the update.
+    pub(crate) dims: &'d [u64],
+    /// The target's label, for what is drawn at random.
+    pub(crate) name: &'d str,
+    pub(crate) params: &'d Params,
+}
+
+/// Why a target cannot be merged by a method.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The method has no result for such updates.
+    Undefined(String),
+    /// A decomposition failed.
+    Math(fitment_math::Error),
+}
+
+impl From<fitment_math::Error> for Failure {
+    fn from(error: fitment_math::Error) -> Self {
+        Failure::Math(error)
+    }
+}
+
+impl Core<'_> {
+    /// `Δ` of several tasks as one product: factors side by side, the weights in `up`.
+    pub(crate) fn weighted(&self) -> super::Factors {
+        let rank: usize = self.tasks.iter().map(|task| task.up.ncols()).sum();
+        let (rows, columns) = self.tasks.first().map_or((0, 0), |task| (task.up.nrows(), task.down.ncols()));
+        let (mut up, mut down) = (Array2::zeros((rows, rank)), Array2::zeros((rank, columns)));
+        let mut at = 0;
+        for task in self.tasks {
+            for of in 0..task.up.ncols() {
+                up.column_mut(at).assign(&(&task.up.column(of) * task.weight));
+                down.row_mut(at).assign(&task.down.row(of));
+                at += 1;
+            }
+        }
+        (up, down)
+    }
+}

@@ -1,0 +1,12 @@
+//! Targets on all cores, where the feature is on. The results stand in the order of the items either way.
+
+#[cfg(feature = "parallel")]
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
+    use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+    items.par_iter().map(each).collect()
+}
+
+#[cfg(not(feature = "parallel"))]
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
+    items.iter().map(each).collect()
+}
