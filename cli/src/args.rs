@@ -382,12 +382,51 @@ pub(crate) struct Merge {
     /// Format of the adapters, when more than one fits
     #[arg(long, value_name = "FORMAT", value_parser = readable())]
     pub(crate) from: Option<String>,
+    /// How interventions of several adapters at one site go together
+    #[arg(long, value_name = "RULE", default_value = "sequential")]
+    pub(crate) at_one_site: AtOneSite,
+    /// Keep only these directions of every intervention, from 0: 0-3, or 0,2,5
+    #[arg(long, value_name = "DIRECTIONS", value_parser = directions)]
+    pub(crate) subspace: Option<Directions>,
     /// Merge adapters that were made for bases of other content or dtype; recorded in the result
     #[arg(long)]
     pub(crate) allow_base_mismatch: bool,
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// How interventions at one site go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AtOneSite {
+    /// One after the other: each sees what the one before made
+    Sequential,
+    /// All see what was there before; their changes are added
+    Sum,
+}
+
+/// Directions of an intervention, ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Directions(pub(crate) Vec<u64>);
+
+fn directions(text: &str) -> Result<Directions, String> {
+    const MOST: u64 = 1 << 20;
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.trim().parse::<u64>().map_err(|_| format!("{text:?} is no number of a direction"))
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        if last < first || last >= MOST {
+            return Err(format!("{part:?} is no range of directions"));
+        }
+        all.extend(first..=last);
+    }
+    match all.windows(2).all(|pair| pair[0] < pair[1]) {
+        true => Ok(Directions(all)),
+        false => Err("directions ascend, each named once".to_owned()),
+    }
 }
 
 fn relative(text: &str) -> Result<f64, String> {

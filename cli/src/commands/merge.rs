@@ -1,14 +1,16 @@
 //! `fitment merge`.
 
 use super::open::{self, How, of_io};
-use crate::args::Merge;
+use crate::args::{AtOneSite, Merge};
 use crate::console::{Console, Exit, Failure, Run};
 use crate::weighted::Weighted;
 use anyhow::anyhow;
 use fitment_convert::{Converted, FormatId, WriteOptions};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_io::AdapterFiles;
-use fitment_merge::{Culprit, Error, Input, Limit, Merged, Method, Options, Params, Truncated, method};
+use fitment_merge::{
+    Culprit, Error, Input, Limit, Merged, Method, Options, Params, SiteRule, Truncated, method,
+};
 use serde_json::json;
 use std::path::Path;
 
@@ -67,7 +69,12 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
         console.warn(warning);
     }
     let allow_base_mismatch = args.allow_base_mismatch;
-    let options = Options { method, params, limit, base, allow_base_mismatch };
+    let site_rule = match args.at_one_site {
+        AtOneSite::Sequential => SiteRule::Sequential,
+        AtOneSite::Sum => SiteRule::Sum,
+    };
+    let subspace = args.subspace.as_ref().map(|directions| &directions.0[..]);
+    let options = Options { method, params, limit, base, site_rule, subspace, allow_base_mismatch };
     let mut merged = fitment_merge::merge(&inputs, &options).map_err(|error| refused(error, console))?;
     for note in &merged.notes {
         console.say(format_args!("note: {note}"));

@@ -23,6 +23,16 @@ pub enum Limit {
     Error(f64),
 }
 
+/// How interventions of several adapters at one site go together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SiteRule {
+    /// One after the other, in the order of the adapters: each sees what the one before made (spec section 10).
+    #[default]
+    Sequential,
+    /// All see what was there before; their changes are added.
+    Sum,
+}
+
 /// What a caller chooses.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'o> {
@@ -34,6 +44,10 @@ pub struct Options<'o> {
     pub limit: Option<Limit>,
     /// The base, for what only it makes exact.
     pub base: Option<&'o dyn Checkpoint>,
+    /// How interventions of several adapters at one site go together.
+    pub site_rule: SiteRule,
+    /// Only these directions of every intervention, from 0, ascending.
+    pub subspace: Option<&'o [u64]>,
     /// Adapters for bases of other content are merged all the same; recorded.
     pub allow_base_mismatch: bool,
 }
@@ -45,6 +59,8 @@ impl fmt::Debug for Options<'_> {
             .field("params", &self.params)
             .field("limit", &self.limit)
             .field("base", &self.base.map(|base| base.tensors().len()))
+            .field("site_rule", &self.site_rule)
+            .field("subspace", &self.subspace)
             .field("allow_base_mismatch", &self.allow_base_mismatch)
             .finish()
     }

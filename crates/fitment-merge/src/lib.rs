@@ -44,7 +44,7 @@
 //! | whatever one adapter with weight 1 does alone | itself |
 //! | `set`, also of rows, and `sparse_set` | the weighted mean where the weights add up to 1, else what the base makes of it |
 //! | `lora` with magnitude (DoRA), `bits`, `add` with exceptions, of several adapters or with a weight | what the base makes of it |
-//! | `intervention` | themselves in the order of the adapters, multiplied by the weight |
+//! | `intervention` | themselves in the order of the adapters, multiplied by the weight; linear ones at one site and the same tokens one |
 //!
 //! What cannot be told exactly is refused by name, all of it at once.
 //!
@@ -71,7 +71,7 @@ mod truncate;
 
 pub use culprit::Culprit;
 pub use error::Error;
-pub use input::{Input, Limit, Merged, Note, Options, Truncated};
+pub use input::{Input, Limit, Merged, Note, Options, SiteRule, Truncated};
 pub use methods::{METHODS, Method, Param, Params, method};
 
 /// Merges adapters.

@@ -5,16 +5,21 @@
 //! away. Computed in f64.
 
 use crate::error::Error;
+use crate::exact::hidden::Linear;
 use crate::input::{Limit, Merged, Truncated};
 use crate::numbers::{narrowed, widened};
-use fitment_core::model::{Edit, Lora, LoraForm};
+use fitment_core::model::{Edit, Intervention, Lora, LoraForm};
 use fitment_core::tensor::{Dtype, Tensor};
-use fitment_math::ndarray::Array2;
+use fitment_math::ndarray::{Array2, Axis, concatenate};
 use fitment_math::svd::{Factors, shorten};
 
 /// Shortens every low-rank update that has no magnitude and is no bundle.
 pub(crate) fn truncate(merged: &mut Merged<'_>, limit: Limit) -> Result<(), Error> {
     for edit in &mut merged.adapter.edits {
+        if let Edit::Intervention(intervention) = edit {
+            merged.truncated.extend(hidden(intervention, limit)?);
+            continue;
+        }
         let Edit::Lora(lora) = edit else { continue };
         if lora.magnitude.is_some() || lora.mid.is_some() || lora.has_expert_axis() {
             continue;
@@ -26,14 +31,45 @@ pub(crate) fn truncate(merged: &mut Merged<'_>, limit: Limit) -> Result<(), Erro
     Ok(())
 }
 
+/// A linear intervention at a smaller rank: the nearest `[U·V | U·b]`, whose distance is told. `None` for one that is not
+/// linear, or has that rank.
+fn hidden(edit: &mut Intervention<'_>, limit: Limit) -> Result<Option<Truncated>, Error> {
+    let Some(Linear { up, map, bias, constant, is_wide }) = Linear::of(edit) else { return Ok(None) };
+    let from = up.ncols() as u64;
+    if from == 0 {
+        return Ok(None);
+    }
+    let target = edit.label();
+    let failed = |source| Error::Math { target: target.clone(), source };
+    let broken = || failed(fitment_math::Error::NotFinite);
+    let both = concatenate(Axis(1), &[map.view(), bias.view().insert_axis(Axis(1))]).map_err(|_| broken())?;
+    let found = shorten(up.view(), both.view(), wide(limit, up.ncols())).map_err(failed)?;
+    let to = found.up.ncols() as u64;
+    if to >= from {
+        return Ok(Some(Truncated { target, from, to: from, relative_error: 0.0 }));
+    }
+    let columns = map.ncols();
+    let map = found.down.slice_axis(Axis(1), (..columns).into()).to_owned();
+    let short = Linear { up: found.up, map, bias: found.down.column(columns).to_owned(), constant, is_wide };
+    let mut shorter = short.at(edit).ok_or_else(broken)?;
+    let approximation = serde_json::json!({ "relative_error": found.relative_error });
+    shorter.origin.extra.insert("approximation".to_owned(), approximation);
+    *edit = shorter;
+    Ok(Some(Truncated { target, from, to, relative_error: found.relative_error }))
+}
+
+fn wide(limit: Limit, most: usize) -> fitment_math::svd::Limit {
+    match limit {
+        Limit::Rank(rank) => fitment_math::svd::Limit::Rank(usize::try_from(rank).unwrap_or(usize::MAX)),
+        Limit::Error(relative) => fitment_math::svd::Limit::Error { relative, most },
+    }
+}
+
 fn shortened(lora: &mut Lora<'_>, limit: Limit) -> Result<Option<Truncated>, Error> {
     let target = lora.target.label();
     let Some((up, down)) = matrices(lora) else { return Ok(None) };
     let from = up.ncols() as u64;
-    let limit = match limit {
-        Limit::Rank(rank) => fitment_math::svd::Limit::Rank(usize::try_from(rank).unwrap_or(usize::MAX)),
-        Limit::Error(relative) => fitment_math::svd::Limit::Error { relative, most: up.ncols() },
-    };
+    let limit = wide(limit, up.ncols());
     let failed = |source| Error::Math { target: target.clone(), source };
     let Factors { up, down, relative_error, .. } = shorten(up.view(), down.view(), limit).map_err(failed)?;
     let to = up.ncols() as u64;

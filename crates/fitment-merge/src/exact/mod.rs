@@ -4,17 +4,18 @@ mod additive;
 mod change;
 mod dora;
 mod elements;
+pub(crate) mod hidden;
 mod whole;
 
 use crate::base::{self, BaseView};
 use crate::culprit::Culprit;
 use crate::error::Error;
 use crate::gather::{Gathered, Touch, gather, is_additive};
-use crate::input::{Input, Merged, Note, Options};
+use crate::input::{Input, Merged, Note, Options, SiteRule};
 pub(crate) use change::same_part;
 use change::{Change, Start};
 use fitment_core::Adapter;
-use fitment_core::model::{ConfigEdit, Edit, Intervention, Overlap, TensorName};
+use fitment_core::model::{ConfigEdit, Edit, TensorName};
 use std::collections::BTreeMap;
 
 /// What every part of the merge looks at.
@@ -79,10 +80,11 @@ pub(crate) fn others<'a>(
     context: &Context<'_, 'a>,
     gathered: &Gathered<'a>,
     culprits: &mut Vec<Culprit>,
+    hidden_by: (SiteRule, Option<&[u64]>),
 ) -> Vec<Edit<'a>> {
     let config = config(context, gathered, culprits).into_iter().map(Edit::Config);
     let mut edits: Vec<Edit<'a>> = config.collect();
-    edits.extend(interventions(context, gathered, culprits).into_iter().map(Edit::Intervention));
+    edits.extend(hidden::merge(context, gathered, culprits, hidden_by).into_iter().map(Edit::Intervention));
     edits
 }
 
@@ -103,7 +105,7 @@ pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<M
             Err(fault) => culprits.push(culprit(&context, touches, fault)),
         }
     }
-    edits.extend(others(&context, &gathered, &mut culprits));
+    edits.extend(others(&context, &gathered, &mut culprits, (options.site_rule, options.subspace)));
     if !culprits.is_empty() {
         return Err(Error::Refused { culprits });
     }
@@ -263,35 +265,4 @@ fn config(
         }
     }
     set.into_values().map(|(_, edit)| edit.clone()).collect()
-}
-
-/// Interventions in the order of the adapters: that is how several files act one after the other (spec section 10).
-fn interventions<'a>(
-    context: &Context<'_, 'a>,
-    gathered: &Gathered<'a>,
-    culprits: &mut Vec<Culprit>,
-) -> Vec<Intervention<'a>> {
-    let mut files: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    let mut in_sum: BTreeMap<String, bool> = BTreeMap::new();
-    for (file, _, edit) in &gathered.interventions {
-        files.entry(edit.label()).or_default().push(*file);
-        *in_sum.entry(edit.label()).or_default() |= edit.overlap != Overlap::Sequential;
-    }
-    for (site, mut files) in files {
-        files.dedup();
-        if files.len() > 1 && in_sum[&site] {
-            culprits.push(Culprit::NotExact {
-                target: site,
-                names: context.names(files.into_iter()),
-                reason: "two adapters act at one site, one of them on the states as they were before either"
-                    .to_owned(),
-            });
-        }
-    }
-    let scaled = |(_, weight, edit): &(usize, f64, &Intervention<'a>)| {
-        let mut edit = (*edit).clone();
-        edit.scale *= weight;
-        edit
-    };
-    gathered.interventions.iter().map(scaled).collect()
 }

@@ -61,7 +61,12 @@ pub(crate) fn merge<'a>(
             Err(fault) => culprits.push(exact::culprit(&context, touches, fault)),
         }
     }
-    merged.adapter.edits.extend(exact::others(&context, &gathered, &mut culprits));
+    merged.adapter.edits.extend(exact::others(
+        &context,
+        &gathered,
+        &mut culprits,
+        (options.site_rule, options.subspace),
+    ));
     if !culprits.is_empty() {
         return Err(Error::Refused { culprits });
     }
