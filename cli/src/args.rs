@@ -349,6 +349,10 @@ pub(crate) struct Merge {
     /// Method, where not the exact sum is wanted; --explain-method says what each does
     #[arg(long, value_name = "METHOD", value_parser = methods())]
     pub(crate) method: Option<String>,
+    /// Weights by module: TOML or JSON of rules, [[rule]] match = "*.mlp.*", weight = 0.5 or [0.2, 0.8] over the layers,
+    /// and adapter, density, lambda; the first that matches decides
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
     /// Share of elements that a method keeps, above 0 up to 1
     #[arg(long, value_name = "SHARE")]
     pub(crate) density: Option<f64>,

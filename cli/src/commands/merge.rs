@@ -1,5 +1,6 @@
 //! `fitment merge`.
 
+use super::merge_weights;
 use super::open::{self, How, of_io};
 use crate::args::{AtOneSite, Merge};
 use crate::console::{Console, Exit, Failure, Run};
@@ -30,6 +31,9 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
         let error = anyhow!("{} exists already", output.display());
         return Err(Failure::new(Exit::Unusable, error).hint("--force replaces it"));
     }
+    let paths: Vec<&Path> = weighted.iter().map(|adapter| adapter.path.as_path()).collect();
+    let weights = args.weights.as_deref().map(|path| merge_weights::read(path, &paths)).transpose()?;
+    let weights = weights.unwrap_or_default();
     let base = args.base.as_deref().map(open::base).transpose()?;
     let files = weighted
         .iter()
@@ -56,25 +60,14 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
         .collect();
     let base = base.as_ref().map(|base| base as &dyn Checkpoint);
     let limit = args.rank.map(|rank| Limit::Rank(rank.into())).or(args.max_error.map(Limit::Error));
-    let params = Params {
-        density: args.density,
-        lambda: args.lambda,
-        epsilon: args.epsilon,
-        gamma: args.gamma,
-        t: args.t,
-        seed: args.seed,
-    };
     let method = args.method.as_deref().and_then(method);
     if let Some(warning) = method.and_then(|method| method.warning) {
         console.warn(warning);
     }
     let allow_base_mismatch = args.allow_base_mismatch;
-    let site_rule = match args.at_one_site {
-        AtOneSite::Sequential => SiteRule::Sequential,
-        AtOneSite::Sum => SiteRule::Sum,
-    };
     let subspace = args.subspace.as_ref().map(|directions| &directions.0[..]);
-    let options = Options { method, params, limit, base, site_rule, subspace, allow_base_mismatch };
+    let options =
+        Options { method, params, limit, base, weights: &weights, site_rule, subspace, allow_base_mismatch };
     let mut merged = fitment_merge::merge(&inputs, &options).map_err(|error| refused(error, console))?;
     for note in &merged.notes {
         console.say(format_args!("note: {note}"));
@@ -106,6 +99,17 @@ fn write(
     fitment_io::write_file_atomic(output, len, (args.force, &inputs), &|out| Ok(file.write_to(out)?))
         .map_err(of_io)?;
     Ok(len)
+}
+
+fn params(args: &Merge) -> Params {
+    Params {
+        density: args.density,
+        lambda: args.lambda,
+        epsilon: args.epsilon,
+        gamma: args.gamma,
+        t: args.t,
+        seed: args.seed,
+    }
 }
 
 /// What a method is, as its line of the table says.

@@ -6,5 +6,6 @@ pub(crate) mod diff;
 mod fold;
 pub(crate) mod inspect;
 pub(crate) mod merge;
+mod merge_weights;
 pub(crate) mod open;
 pub(crate) mod validate;

@@ -71,7 +71,6 @@
 #![forbid(unsafe_code)]
 
 mod exec;
-mod glob;
 pub mod hidden;
 mod note;
 mod options;

@@ -39,6 +39,7 @@
 //! | [`manifest`] | wire types by version, and the way to the model and back |
 //! | [`mod@check`] | every rule of the format as findings |
 //! | [`finding`] | codes, severities, remedies |
+//! | [`glob`] | patterns over tensor names |
 //! | [`identity`] | digests and the content id |
 //! | [`json`] | strict reading, RFC 8785 writing |
 //! | [`checkpoint`] | the traits behind which base checkpoints lie |
@@ -56,6 +57,7 @@ pub mod container;
 mod error;
 mod file;
 pub mod finding;
+pub mod glob;
 pub mod identity;
 pub mod json;
 pub mod limits;

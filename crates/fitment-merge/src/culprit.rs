@@ -11,6 +11,11 @@ pub enum Culprit {
         /// Its weight.
         weight: f64,
     },
+    /// A pattern of the weights matches no target.
+    Unmatched {
+        /// The pattern.
+        pattern: String,
+    },
     /// Two adapters were made for bases that differ.
     OtherBase {
         /// What differs: a tensor, or the architecture.
@@ -65,6 +70,9 @@ impl Culprit {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Culprit::Weight { .. } => None,
+            Culprit::Unmatched { .. } => {
+                Some("`fitment inspect` lists the targets; * is any run of characters")
+            }
             Culprit::OtherBase { can_be_allowed: true, .. } => {
                 Some("--allow-base-mismatch merges adapters for bases of other content")
             }
@@ -85,6 +93,7 @@ impl fmt::Display for Culprit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Culprit::Weight { name, weight } => write!(f, "{name}: the weight {weight} is no finite number"),
+            Culprit::Unmatched { pattern } => write!(f, "{pattern:?} matches no target"),
             Culprit::OtherBase { what, first, second, .. } => write!(
                 f,
                 "{what}: the base of {} has {}, that of {} has {}",

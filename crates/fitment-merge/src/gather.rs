@@ -1,6 +1,7 @@
 //! The edits of all adapters by what they change.
 
 use crate::input::Input;
+use crate::weights::{Schedule, Weights};
 use fitment_core::model::{ConfigEdit, Edit, Intervention, Target, TensorName};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,11 +50,19 @@ pub(crate) fn key(target: &Target) -> Key {
     (component, target.name.to_string(), target.experts.map(|range| (range.start, range.end)))
 }
 
-pub(crate) fn gather<'a>(inputs: &[Input<'a>]) -> Gathered<'a> {
+/// Everything of all adapters, each with its weight; those of weight 0 are left out.
+pub(crate) fn gather<'a>(inputs: &[Input<'a>], weights: &Weights) -> Gathered<'a> {
+    let labels: Vec<String> =
+        inputs.iter().flat_map(|input| input.adapter.edits.iter().filter_map(Edit::label)).collect();
+    let schedule = Schedule::new(weights, labels.iter().map(String::as_str));
     let mut gathered = Gathered::default();
     for (file, input) in inputs.iter().enumerate().filter(|(_, input)| input.weight != 0.0) {
-        let weight = input.weight;
         for edit in &input.adapter.edits {
+            let share = edit.label().map_or(1.0, |label| schedule.weight(&label, file));
+            let weight = input.weight * share;
+            if weight == 0.0 && !matches!(edit, Edit::Config(_)) {
+                continue;
+            }
             match edit {
                 Edit::Config(config) => gathered.config.push((file, config)),
                 Edit::Intervention(intervention) => {

@@ -1,4 +1,5 @@
 use crate::methods::{Method, Params};
+use crate::weights::Weights;
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use std::fmt;
@@ -34,7 +35,7 @@ pub enum SiteRule {
 }
 
 /// What a caller chooses.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Options<'o> {
     /// The method; the exact sum when absent.
     pub method: Option<&'static Method>,
@@ -44,12 +45,30 @@ pub struct Options<'o> {
     pub limit: Option<Limit>,
     /// The base, for what only it makes exact.
     pub base: Option<&'o dyn Checkpoint>,
+    /// Weights, densities and lambdas by module.
+    pub weights: &'o Weights,
     /// How interventions of several adapters at one site go together.
     pub site_rule: SiteRule,
     /// Only these directions of every intervention, from 0, ascending.
     pub subspace: Option<&'o [u64]>,
     /// Adapters for bases of other content are merged all the same; recorded.
     pub allow_base_mismatch: bool,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        const NONE: &Weights = &Weights { rules: Vec::new() };
+        Self {
+            method: None,
+            params: Params::default(),
+            limit: None,
+            base: None,
+            weights: NONE,
+            site_rule: SiteRule::default(),
+            subspace: None,
+            allow_base_mismatch: false,
+        }
+    }
 }
 
 impl fmt::Debug for Options<'_> {
@@ -59,6 +78,7 @@ impl fmt::Debug for Options<'_> {
             .field("params", &self.params)
             .field("limit", &self.limit)
             .field("base", &self.base.map(|base| base.tensors().len()))
+            .field("weights", &self.weights)
             .field("site_rule", &self.site_rule)
             .field("subspace", &self.subspace)
             .field("allow_base_mismatch", &self.allow_base_mismatch)

@@ -68,11 +68,13 @@ mod numbers;
 mod parallel;
 mod record;
 mod truncate;
+mod weights;
 
 pub use culprit::Culprit;
 pub use error::Error;
 pub use input::{Input, Limit, Merged, Note, Options, SiteRule, Truncated};
 pub use methods::{METHODS, Method, Param, Params, method};
+pub use weights::{Values, WeightRule, Weights};
 
 /// Merges adapters.
 ///

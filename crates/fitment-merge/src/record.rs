@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::input::{Input, Limit, Merged, Note, Options};
+use crate::weights::{Values, WeightRule};
 use fitment_core::encode_checked;
 use serde_json::{Map, Value, json};
 
@@ -28,6 +29,10 @@ pub(crate) fn record(
         let value = options.params.said(*param).unwrap_or_else(|| param.default());
         chosen.insert(param.name().to_owned(), value.into());
     }
+    if !options.weights.rules.is_empty() {
+        let rules: Vec<Value> = options.weights.rules.iter().map(rule).collect();
+        chosen.insert("weights".to_owned(), rules.into());
+    }
     match options.limit {
         Some(Limit::Rank(rank)) => {
             chosen.insert("rank".to_owned(), rank.into());
@@ -49,4 +54,21 @@ pub(crate) fn record(
     }
     merged.adapter.extra.insert(FIELD.to_owned(), Value::Object(record));
     Ok(())
+}
+
+fn rule(rule: &WeightRule) -> Value {
+    let mut fields = Map::new();
+    fields.insert("match".to_owned(), rule.pattern.clone().into());
+    if let Some(place) = rule.adapter {
+        fields.insert("adapter".to_owned(), (place + 1).into());
+    }
+    for (name, values) in [("weight", &rule.weight), ("density", &rule.density), ("lambda", &rule.lambda)] {
+        let value = match values {
+            None => continue,
+            Some(Values::One(value)) => (*value).into(),
+            Some(Values::Layers(values)) => values.clone().into(),
+        };
+        fields.insert(name.to_owned(), value);
+    }
+    Value::Object(fields)
 }

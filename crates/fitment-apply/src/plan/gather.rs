@@ -1,10 +1,10 @@
 //! Edits by the base tensor that they change.
 
 use super::fit::Expert;
-use crate::glob;
 use crate::note::Note;
 use crate::options::{Input, Options};
 use crate::refusal::Culprit;
+use fitment_core::glob;
 use fitment_core::model::{ConfigValue, Edit};
 use fitment_core::tensor::Shape;
 use std::collections::BTreeMap;

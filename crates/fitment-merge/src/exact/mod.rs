@@ -66,13 +66,19 @@ pub(crate) type Done<'a> = (Vec<Edit<'a>>, bool);
 /// Weights that are no numbers.
 ///
 /// # Errors
-/// [`Error::NoInput`].
-pub(crate) fn weights(inputs: &[Input<'_>]) -> Result<Vec<Culprit>, Error> {
+/// [`Error::NoInput`]; [`Error::Params`] for rules that are none.
+pub(crate) fn weights(inputs: &[Input<'_>], options: &Options<'_>) -> Result<Vec<Culprit>, Error> {
     if inputs.is_empty() {
         return Err(Error::NoInput);
     }
+    if let Some(reason) = options.weights.faults(inputs.len()).into_iter().next() {
+        return Err(Error::Params { reason });
+    }
     let odd = inputs.iter().filter(|input| !input.weight.is_finite());
-    Ok(odd.map(|input| Culprit::Weight { name: input.name.clone(), weight: input.weight }).collect())
+    let odd = odd.map(|input| Culprit::Weight { name: input.name.clone(), weight: input.weight });
+    let unmatched =
+        options.weights.unmatched(inputs).into_iter().map(|pattern| Culprit::Unmatched { pattern });
+    Ok(odd.chain(unmatched).collect())
 }
 
 /// What is no edit of a weight: config keys, then interventions.
@@ -89,9 +95,10 @@ pub(crate) fn others<'a>(
 }
 
 pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'a>, Error> {
-    let mut culprits = weights(inputs)?;
+    let mut culprits = weights(inputs, options)?;
     let joined = base::join(inputs, options, &mut culprits);
-    let gathered = gather(inputs);
+    let gathered = gather(inputs, options.weights);
+
     let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
     let (mut edits, mut rounded) = (Vec::new(), 0);
     let met = gathered.met();

@@ -8,6 +8,7 @@ use crate::gather::{Gathered, Touch, gather};
 use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
 use crate::numbers::{narrowed, widened};
 use crate::parallel;
+use crate::weights::Schedule;
 use fitment_core::Adapter;
 use fitment_core::model::{Add, Edit, Lora, LoraForm, Origin};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
@@ -39,13 +40,19 @@ pub(crate) fn merge<'a>(
     if let Some(reason) = options.params.fault(method.name, method.params) {
         return Err(Error::Params { reason });
     }
-    let mut culprits = exact::weights(inputs)?;
+    let mut culprits = exact::weights(inputs, options)?;
     let joined = base::join(inputs, options, &mut culprits);
-    let gathered: Gathered<'a> = gather(inputs);
+    let gathered: Gathered<'a> = gather(inputs, options.weights);
+    let labels: Vec<String> =
+        gathered.tensors.values().filter_map(|touches| touches.first()?.edit.label()).collect();
+    let schedule = Schedule::new(options.weights, labels.iter().map(String::as_str));
     let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
     let work: Vec<&Vec<Touch<'a>>> = gathered.tensors.values().collect();
-    let done =
-        parallel::map(&work, |touches| target(&context, touches, (method, &options.params, options.limit)));
+    let done = parallel::map(&work, |touches| {
+        let label = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
+        let params = schedule.params(&label, &options.params);
+        target(&context, touches, (method, &params, options.limit))
+    });
     let mut merged =
         Merged { adapter: Adapter::default(), notes: joined.notes.clone(), truncated: Vec::new() };
     let (mut summed, mut dense) = (0, 0);

@@ -1,7 +1,7 @@
 //! Patterns over tensor names: `*` is any run of characters, `?` any one; everything else stands for itself.
 
 /// Whether the whole name matches.
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
     // Where to go on when the text behind the last star does not fit: one character later.
