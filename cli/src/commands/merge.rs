@@ -64,10 +64,19 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
     if let Some(warning) = method.and_then(|method| method.warning) {
         console.warn(warning);
     }
-    let allow_base_mismatch = args.allow_base_mismatch;
-    let subspace = args.subspace.as_ref().map(|directions| &directions.0[..]);
-    let options =
-        Options { method, params, limit, base, weights: &weights, site_rule, subspace, allow_base_mismatch };
+    let options = Options {
+        method,
+        params: params(args),
+        limit,
+        base,
+        weights: &weights,
+        site_rule: match args.at_one_site {
+            AtOneSite::Sequential => SiteRule::Sequential,
+            AtOneSite::Sum => SiteRule::Sum,
+        },
+        subspace: args.subspace.as_ref().map(|directions| &directions.0[..]),
+        allow_base_mismatch: args.allow_base_mismatch,
+    };
     let mut merged = fitment_merge::merge(&inputs, &options).map_err(|error| refused(error, console))?;
     for note in &merged.notes {
         console.say(format_args!("note: {note}"));

@@ -1,7 +1,7 @@
 use std::fmt;
 
 /// What methods are told beside the weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Params {
     /// Share of elements that stay, above 0 up to 1.
     pub density: Option<f64>,
@@ -15,12 +15,6 @@ pub struct Params {
     pub t: Option<f64>,
     /// Of random choices. With the target's name and the adapter's place it decides every draw, whatever the order and threads.
     pub seed: u64,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        Self { density: None, lambda: None, epsilon: None, gamma: None, t: None, seed: 0 }
-    }
 }
 
 /// A parameter that a method takes, with its default.
