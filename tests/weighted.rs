@@ -116,7 +116,7 @@ fn rank_stabilised_scales_are_counted_once() {
 
 #[test]
 fn methods_on_dense_updates_are_those_of_peft() {
-    for (theirs, ours) in [("magnitude_prune_svd", "magnitude-prune")] {
+    for (theirs, ours) in [("magnitude_prune_svd", "magnitude-prune"), ("ties_svd", "ties:peft")] {
         each("equal_ranks", &[theirs], |adapters, result, file| {
             let params = Params { density: result["density"].as_f64(), ..Params::default() };
             let options = Options { method: method(ours), params, limit: rank(result), ..Options::default() };

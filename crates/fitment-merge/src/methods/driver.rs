@@ -93,6 +93,10 @@ fn target<'a>(
     (method, params, limit): (&'static Method, &Params, Option<Limit>),
 ) -> Result<Done<'a>, Fault> {
     let name = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
+    // Rules by module may have set others than those of the command.
+    if let Some(reason) = params.fault(method.name, method.params) {
+        return Err(Fault::Failed(Error::Params { reason: format!("{name}: {reason}") }));
+    }
     let low_rank = low_rank(touches)?;
     match (method.run, low_rank) {
         (Run::Core(run), Some(updates)) => {
@@ -112,8 +116,15 @@ fn target<'a>(
                 Some(updates) => of_factors(updates),
                 None => of_edits(context, touches)?,
             };
+            let is_finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+            if !tasks.iter().all(|(_, values)| is_finite(values)) {
+                return Err(Fault::Undefined("an update holds what is no finite number in F32".to_owned()));
+            }
             let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params };
             let sum = run(&dense).map_err(|failure| fault(&name, failure))?;
+            if !is_finite(&sum) {
+                return Err(Fault::exact("the result overflows"));
+            }
             stored(touches, sum, (dims, like), limit)
         }
     }

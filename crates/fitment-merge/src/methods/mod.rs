@@ -1,10 +1,20 @@
 //! Methods by name: one file each, and one line in [`METHODS`], from which help, README and explanations come.
 
+mod breadcrumbs;
+mod combine;
+mod dare;
+mod dare_ties;
+mod della;
+mod draws;
 mod driver;
 mod magnitude_prune;
 mod params;
+mod ram;
+mod sce;
 mod site;
+mod sparse;
 mod task_arithmetic;
+mod ties;
 
 pub(crate) use driver::merge;
 pub use params::{Param, Params};
@@ -43,14 +53,35 @@ pub(crate) enum Run {
     /// From the factors of low-rank updates: gives factors. The dense matrix is never formed.
     Core(fn(&Core<'_>) -> Result<Factors, Failure>),
     /// Element by element of the dense updates, whatever their kind: gives a dense update.
-    Dense(fn(&Dense<'_>) -> Result<Vec<f32>, Failure>),
+    Dense(Elementwise),
 }
+
+/// A rule for the elements of dense updates.
+pub(crate) type Elementwise = fn(&Dense<'_>) -> Result<Vec<f32>, Failure>;
 
 /// `up` `[out, r]` and `down` `[r, in]` of a result.
 pub(crate) type Factors = (Array2<f64>, Array2<f64>);
 
 /// Every method beside the exact sum, which needs no name.
-pub const METHODS: &[&Method] = &[&task_arithmetic::METHOD, &magnitude_prune::METHOD];
+pub const METHODS: &[&Method] = &[
+    &task_arithmetic::METHOD,
+    &magnitude_prune::METHOD,
+    &ties::PAPER,
+    &ties::PEFT,
+    &ties::MERGEKIT,
+    &dare::PAPER,
+    &dare::PEFT,
+    &dare::MERGEKIT,
+    &dare_ties::PAPER,
+    &dare_ties::PEFT,
+    &dare_ties::MERGEKIT,
+    &della::ELECTED,
+    &della::LINEAR,
+    &breadcrumbs::SUM,
+    &breadcrumbs::ELECTED,
+    &sce::METHOD,
+    &ram::METHOD,
+];
 
 /// The method of that name.
 pub fn method(name: &str) -> Option<&'static Method> {
@@ -64,18 +95,4 @@ impl std::fmt::Debug for Method {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::METHODS;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn names_are_unique_and_told_in_the_style_of_the_field() {
-        let names: BTreeSet<&str> = METHODS.iter().map(|method| method.name).collect();
-        assert_eq!(names.len(), METHODS.len());
-        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == ':';
-        for method in METHODS {
-            assert!(method.name.chars().all(is_plain), "{}", method.name);
-            assert!(!method.formula.is_empty() && !method.source.is_empty(), "{}", method.name);
-        }
-    }
-}
+mod tests;

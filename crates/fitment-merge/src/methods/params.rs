@@ -7,7 +7,7 @@ pub struct Params {
     pub density: Option<f64>,
     /// Multiplies the result.
     pub lambda: Option<f64>,
-    /// Half width of the probabilities of `della`.
+    /// Half width of the probabilities of `della`; absolute values up to this count for nothing in `ram`.
     pub epsilon: Option<f64>,
     /// Share of the largest elements that `breadcrumbs` takes away.
     pub gamma: Option<f64>,
@@ -106,6 +106,23 @@ impl Params {
                 return Some(format!("{} is {value}: it is {range}", param.name()));
             }
         }
-        None
+        self.probabilities_fault(params)
+    }
+
+    /// Probabilities around a density stay within 0 and 1.
+    fn probabilities_fault(&self, params: &[Param]) -> Option<String> {
+        let value = |name: &str| {
+            let param = params.iter().find(|param| param.name() == name)?;
+            Some(self.said(*param).unwrap_or_else(|| param.default()))
+        };
+        let (density, epsilon) = (value("density")?, value("epsilon")?);
+        let is_in = density >= 1.0 || (density - epsilon.abs() > 0.0 && density + epsilon.abs() < 1.0);
+        (!is_in).then(|| {
+            format!(
+                "density {density} and epsilon {epsilon} give probabilities from {} to {}: they are between 0 and 1",
+                density - epsilon.abs(),
+                density + epsilon.abs()
+            )
+        })
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Core<'c> {
 
 /// What a method of elements sees of a target.
 pub(crate) struct Dense<'d> {
-    /// `wᵢ` and `Δᵢ`, row-major, without the weight; `None` for an adapter that does not touch the target.
+    /// `wᵢ` and `Δᵢ`, row-major, without the weight, of the adapters that touch the target: finite, and of one length.
     pub(crate) tasks: &'d [(f64, Vec<f32>)],
     /// Place of each task's adapter in the list of the command, for what is drawn at random.
     pub(crate) places: &'d [usize],
@@ -43,6 +43,13 @@ pub(crate) enum Failure {
 impl From<fitment_math::Error> for Failure {
     fn from(error: fitment_math::Error) -> Self {
         Failure::Math(error)
+    }
+}
+
+impl Dense<'_> {
+    /// The elements of an update.
+    pub(crate) fn elements(&self) -> usize {
+        self.tasks.first().map_or(0, |(_, values)| values.len())
     }
 }
 
