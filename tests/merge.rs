@@ -218,6 +218,7 @@ fn the_best_rank_is_as_near_as_it_says() {
             match limit {
                 Limit::Rank(rank) => assert!(cut.to <= rank),
                 Limit::Error(error) => assert!(cut.relative_error <= error),
+                Limit::Dynamic { .. } => panic!(),
             }
         }
         let Edit::Lora(lora) = &merged.adapter.edits[0] else { panic!() };

@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fitment_convert::FORMATS;
-use fitment_merge::METHODS;
+use fitment_merge::{DYNAMIC, Dynamic, METHODS};
 use std::path::PathBuf;
 
 /// Convert, validate, inspect, apply, merge and make neural-network adapters.
@@ -380,6 +380,10 @@ pub(crate) struct Merge {
     /// Cut low-rank updates to the smallest rank with at most this relative error (Frobenius), such as 0.05
     #[arg(long, value_name = "E", value_parser = relative)]
     pub(crate) max_error: Option<f64>,
+    /// Cut low-rank updates by their singular values, to --rank at most: sv_ratio=20, sv_cumulative=0.9, sv_fro=0.95, or with
+    /// kohya: before it as kohya's resize_lora.py counts
+    #[arg(long, value_name = "RULE=VALUE", value_parser = dynamic, conflicts_with = "max_error")]
+    pub(crate) dynamic: Option<(Dynamic, f64)>,
     /// Base checkpoint: for what only it makes exact; checks and binds the result
     #[arg(long, value_name = "BASE")]
     pub(crate) base: Option<PathBuf>,
@@ -398,6 +402,16 @@ pub(crate) struct Merge {
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+fn dynamic(text: &str) -> Result<(Dynamic, f64), String> {
+    let known = || DYNAMIC.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("RULE=VALUE is asked for, RULE one of {}", known()))?;
+    let rule = DYNAMIC.iter().find(|(known, _)| *known == name);
+    let (_, rule) = rule.ok_or_else(|| format!("no rule {name:?}; there are {}", known()))?;
+    let value = value.parse().map_err(|_| format!("{value:?} is not a number"))?;
+    Ok((*rule, value))
 }
 
 /// How interventions at one site go together.

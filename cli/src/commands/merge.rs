@@ -59,7 +59,9 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
         })
         .collect();
     let base = base.as_ref().map(|base| base as &dyn Checkpoint);
-    let limit = args.rank.map(|rank| Limit::Rank(rank.into())).or(args.max_error.map(Limit::Error));
+    let most = args.rank.map(u64::from);
+    let dynamic = args.dynamic.map(|(rule, value)| Limit::Dynamic { rule, value, most });
+    let limit = dynamic.or(most.map(Limit::Rank)).or(args.max_error.map(Limit::Error));
     let method = args.method.as_deref().and_then(method);
     if let Some(warning) = method.and_then(|method| method.warning) {
         console.warn(warning);

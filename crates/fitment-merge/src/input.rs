@@ -22,6 +22,15 @@ pub enum Limit {
     Rank(u64),
     /// The smallest rank with at most this relative Frobenius error.
     Error(f64),
+    /// By the singular values, and at most some rank.
+    Dynamic {
+        /// The rule.
+        rule: Dynamic,
+        /// What it is told.
+        value: f64,
+        /// The largest rank.
+        most: Option<u64>,
+    },
 }
 
 /// How interventions of several adapters at one site go together.
@@ -32,6 +41,72 @@ pub enum SiteRule {
     Sequential,
     /// All see what was there before; their changes are added.
     Sum,
+}
+
+/// How many singular values `σ₁ ≥ σ₂ ≥ …` of an update stay.
+///
+/// Rules of kohya's `resize_lora.py` (sd-scripts); its own ones keep one value more than they say, of all but the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dynamic {
+    /// Those above `σ₁ / value`.
+    Ratio,
+    /// The fewest whose sum is at least this share of the whole.
+    Cumulative,
+    /// The fewest whose Frobenius norm is at least this share of the whole.
+    Frobenius,
+    /// `sv_ratio` as kohya's script counts.
+    KohyaRatio,
+    /// `sv_cumulative` as kohya's script counts.
+    KohyaCumulative,
+    /// `sv_fro` as kohya's script counts.
+    KohyaFrobenius,
+}
+
+/// Every rule, by its name on the command line.
+pub const DYNAMIC: &[(&str, Dynamic)] = &[
+    ("sv_ratio", Dynamic::Ratio),
+    ("sv_cumulative", Dynamic::Cumulative),
+    ("sv_fro", Dynamic::Frobenius),
+    ("kohya:sv_ratio", Dynamic::KohyaRatio),
+    ("kohya:sv_cumulative", Dynamic::KohyaCumulative),
+    ("kohya:sv_fro", Dynamic::KohyaFrobenius),
+];
+
+impl Dynamic {
+    /// The number of values that stay, of `values` in descending order; at least one.
+    pub(crate) fn count(self, values: &[f64], value: f64) -> usize {
+        let first = values.first().copied().unwrap_or(0.0);
+        let share = |power: i32, wanted: f64| {
+            let whole: f64 = values.iter().map(|value| value.powi(power)).sum();
+            let mut sum = 0.0;
+            let reached = values.iter().position(|value| {
+                sum += value.powi(power);
+                sum >= wanted * whole
+            });
+            reached.map_or(values.len(), |at| at + 1)
+        };
+        let exact = match self {
+            Dynamic::Ratio | Dynamic::KohyaRatio => {
+                values.iter().filter(|other| **other > first / value).count()
+            }
+            Dynamic::Cumulative | Dynamic::KohyaCumulative => share(1, value),
+            Dynamic::Frobenius | Dynamic::KohyaFrobenius => share(2, value * value),
+        };
+        match self {
+            Dynamic::Ratio | Dynamic::Cumulative | Dynamic::Frobenius => exact.max(1),
+            _ if first <= 1e-6 => 1,
+            // The script counts all min(out, in) values, most of which are rounding here.
+            _ => exact.max(1) + 1,
+        }
+    }
+
+    /// Why a value is of no use to the rule.
+    pub(crate) fn fault(self, value: f64) -> Option<String> {
+        let is_ratio = matches!(self, Dynamic::Ratio | Dynamic::KohyaRatio);
+        let is_in = if is_ratio { value.is_finite() && value >= 1.0 } else { value > 0.0 && value <= 1.0 };
+        let range = if is_ratio { "a number from 1" } else { "a share above 0 up to 1" };
+        (!is_in).then(|| format!("the rule is told {value}: it takes {range}"))
+    }
 }
 
 /// What a caller chooses.
@@ -178,5 +253,30 @@ impl fmt::Display for Note {
             }
             Note::Weightless { name } => write!(f, "{name} has weight 0 and is left out"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Dynamic;
+
+    #[test]
+    fn ranks_are_those_of_the_rules() {
+        // σ of the reference matrices: sums 20.97, 34.36, 40.97, 43.46; squares 439.8, 619.1, 662.8, 669.0.
+        let values = [20.970920, 13.391196, 6.612400, 2.484464];
+        for (rule, value, expected) in [
+            (Dynamic::Ratio, 2.0, 2),
+            (Dynamic::Ratio, 100.0, 4),
+            (Dynamic::Cumulative, 0.79, 2),
+            (Dynamic::Cumulative, 0.80, 3),
+            (Dynamic::Frobenius, 0.96, 2),
+            (Dynamic::Frobenius, 0.97, 3),
+            (Dynamic::KohyaRatio, 2.0, 3),
+            (Dynamic::KohyaCumulative, 0.79, 3),
+            (Dynamic::KohyaFrobenius, 0.96, 3),
+        ] {
+            assert_eq!(rule.count(&values, value), expected, "{rule:?} {value}");
+        }
+        assert!(Dynamic::Ratio.fault(0.5).is_some() && Dynamic::Cumulative.fault(1.5).is_some());
     }
 }

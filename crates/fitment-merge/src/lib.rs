@@ -72,7 +72,7 @@ mod weights;
 
 pub use culprit::Culprit;
 pub use error::Error;
-pub use input::{Input, Limit, Merged, Note, Options, SiteRule, Truncated};
+pub use input::{DYNAMIC, Dynamic, Input, Limit, Merged, Note, Options, SiteRule, Truncated};
 pub use methods::{METHODS, Method, Param, Params, method};
 pub use weights::{Values, WeightRule, Weights};
 

@@ -1,7 +1,7 @@
 //! What the result says of its own making.
 
 use crate::error::Error;
-use crate::input::{Input, Limit, Merged, Note, Options};
+use crate::input::{DYNAMIC, Input, Limit, Merged, Note, Options};
 use crate::weights::{Values, WeightRule};
 use fitment_core::encode_checked;
 use serde_json::{Map, Value, json};
@@ -39,6 +39,11 @@ pub(crate) fn record(
         }
         Some(Limit::Error(error)) => {
             chosen.insert("max_error".to_owned(), error.into());
+        }
+        Some(Limit::Dynamic { rule, value, most }) => {
+            let name = DYNAMIC.iter().find(|(_, known)| *known == rule).map_or("", |(name, _)| name);
+            chosen.insert("dynamic".to_owned(), format!("{name}={value}").into());
+            chosen.extend(most.map(|most| ("rank".to_owned(), most.into())));
         }
         None => {}
     }

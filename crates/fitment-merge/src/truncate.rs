@@ -11,7 +11,7 @@ use crate::numbers::{narrowed, widened};
 use fitment_core::model::{Edit, Intervention, Lora, LoraForm};
 use fitment_core::tensor::{Dtype, Tensor};
 use fitment_math::ndarray::{Array2, Axis, concatenate};
-use fitment_math::svd::{Factors, shorten};
+use fitment_math::svd::{Factors, shorten_by};
 
 /// Shortens every low-rank update that has no magnitude and is no bundle.
 pub(crate) fn truncate(merged: &mut Merged<'_>, limit: Limit) -> Result<(), Error> {
@@ -43,7 +43,7 @@ fn hidden(edit: &mut Intervention<'_>, limit: Limit) -> Result<Option<Truncated>
     let failed = |source| Error::Math { target: target.clone(), source };
     let broken = || failed(fitment_math::Error::NotFinite);
     let both = concatenate(Axis(1), &[map.view(), bias.view().insert_axis(Axis(1))]).map_err(|_| broken())?;
-    let found = shorten(up.view(), both.view(), wide(limit, up.ncols())).map_err(failed)?;
+    let found = shorten_by(up.view(), both.view(), &|values| kept(values, limit)).map_err(failed)?;
     let to = found.up.ncols() as u64;
     if to >= from {
         return Ok(Some(Truncated { target, from, to: from, relative_error: 0.0 }));
@@ -58,10 +58,15 @@ fn hidden(edit: &mut Intervention<'_>, limit: Limit) -> Result<Option<Truncated>
     Ok(Some(Truncated { target, from, to, relative_error: found.relative_error }))
 }
 
-fn wide(limit: Limit, most: usize) -> fitment_math::svd::Limit {
+/// How many of the singular values stay.
+fn kept(values: &[f64], limit: Limit) -> usize {
     match limit {
-        Limit::Rank(rank) => fitment_math::svd::Limit::Rank(usize::try_from(rank).unwrap_or(usize::MAX)),
-        Limit::Error(relative) => fitment_math::svd::Limit::Error { relative, most },
+        Limit::Rank(rank) => usize::try_from(rank).unwrap_or(usize::MAX).min(values.len()),
+        Limit::Error(relative) => fitment_math::svd::within(values, relative),
+        Limit::Dynamic { rule, value, most } => {
+            let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+            rule.count(values, value).min(most).min(values.len())
+        }
     }
 }
 
@@ -69,9 +74,9 @@ fn shortened(lora: &mut Lora<'_>, limit: Limit) -> Result<Option<Truncated>, Err
     let target = lora.target.label();
     let Some((up, down)) = matrices(lora) else { return Ok(None) };
     let from = up.ncols() as u64;
-    let limit = wide(limit, up.ncols());
     let failed = |source| Error::Math { target: target.clone(), source };
-    let Factors { up, down, relative_error, .. } = shorten(up.view(), down.view(), limit).map_err(failed)?;
+    let Factors { up, down, relative_error, .. } =
+        shorten_by(up.view(), down.view(), &|values| kept(values, limit)).map_err(failed)?;
     let to = up.ncols() as u64;
     // Of a product that keeps its rank the factors stay as they were.
     if to >= from || to == 0 {

@@ -170,7 +170,7 @@ mod tests {
         };
         let labels = ["layers.0.mlp.up", "layers.4.mlp.up", "head"];
         let schedule = Schedule::new(&weights, labels.into_iter());
-        let at = |label, adapter| schedule.weight(label, adapter);
+        let at = |label: &str, adapter| schedule.weight(label, adapter);
         assert_eq!(at("layers.3.mlp.up", 1), 0.25);
         assert_eq!([0, 1, 2, 4].map(|layer| at(&format!("layers.{layer}.mlp.up"), 0)), [0.0, 0.5, 1.0, 0.0]);
         assert_eq!((at("layers.1.attn.q", 0), at("head", 1)), (2.0, 2.0));

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: bench-tool base DIR | adapter BASE PEFT_DIR FITMENT_FILE | apply BASE FITMENT_FILE -o OUT
+    "usage: bench-tool base DIR | adapter BASE PEFT_DIR FITMENT_FILE [SEED] | apply BASE FITMENT_FILE -o OUT
        bench-tool tuned BASE DIR RELATIVE | codec BASE TUNED
        bench-tool exact BASE FITMENT_FILE MERGED | header KIB FITMENT_FILE
        bench-tool measure COMMAND... | median RUNS COMMAND...";
@@ -23,7 +23,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["base", folder] => make::base(Path::new(folder)),
-        ["adapter", base, peft, file] => make::adapter(Path::new(base), Path::new(peft), Path::new(file)),
+        ["adapter", base, peft, file] => make::adapter(Path::new(base), Path::new(peft), Path::new(file), 0),
+        ["adapter", base, peft, file, seed] => match seed.parse() {
+            Ok(seed) => make::adapter(Path::new(base), Path::new(peft), Path::new(file), seed),
+            Err(error) => Err(format!("{seed}: {error}").into()),
+        },
         ["apply", base, adapter, "-o", out] => {
             apply::run(Path::new(base), Path::new(adapter), Path::new(out))
         }

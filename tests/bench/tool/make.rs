@@ -87,16 +87,16 @@ fn write_shard(path: &Path, tensors: &[(String, Shape)]) -> Result<()> {
     Ok(())
 }
 
-/// Writes an adapter of every linear module, as PEFT would and as a Fitment file bound to the base.
-pub(crate) fn adapter(base: &Path, peft: &Path, file: &Path) -> Result<()> {
+/// Writes an adapter of every linear module, the same for the same seed, as PEFT would and as a Fitment file bound to the base.
+pub(crate) fn adapter(base: &Path, peft: &Path, file: &Path, seed: u64) -> Result<()> {
     let checkpoint = CheckpointDir::open(base, Access::Map)?;
     let mut adapter = Adapter::default();
     let mut stored = BTreeMap::new();
     for layer in 0..LAYERS {
         for (module, rows, columns) in LINEAR {
             let path = format!("model.layers.{layer}.{module}");
-            let up = factor(&[*rows, RANK], &path, 1)?;
-            let down = factor(&[RANK, *columns], &path, 2)?;
+            let up = factor(&[*rows, RANK], &path, 2 * seed + 1)?;
+            let down = factor(&[RANK, *columns], &path, 2 * seed + 2)?;
             let key = |role: &str| format!("base_model.model.{path}.{role}.weight");
             stored.insert(key("lora_B"), up.clone());
             stored.insert(key("lora_A"), down.clone());

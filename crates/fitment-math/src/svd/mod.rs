@@ -21,7 +21,7 @@
 
 mod shorten;
 
-pub use shorten::{Factors, shorten};
+pub use shorten::{Factors, shorten, shorten_by, within};
 
 use crate::Error;
 use faer::linalg::matmul::matmul;

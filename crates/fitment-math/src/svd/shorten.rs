@@ -27,6 +27,21 @@ pub struct Factors {
 /// # Errors
 /// [`Error::NotFinite`]; [`Error::NoConvergence`]; [`Error::Length`] when the factors do not share a rank.
 pub fn shorten(up: ArrayView2<'_, f64>, down: ArrayView2<'_, f64>, limit: Limit) -> Result<Factors, Error> {
+    shorten_by(up, down, &|values| match limit {
+        Limit::Rank(rank) => rank,
+        Limit::Error { relative, most } => within(values, relative).min(most),
+    })
+}
+
+/// As [`shorten`], with as many directions as `kept` says of the singular values, which descend.
+///
+/// # Errors
+/// As [`shorten`].
+pub fn shorten_by(
+    up: ArrayView2<'_, f64>,
+    down: ArrayView2<'_, f64>,
+    kept: &dyn Fn(&[f64]) -> usize,
+) -> Result<Factors, Error> {
     let rank = up.ncols();
     if down.nrows() != rank {
         return Err(Error::Length { what: "rows of down", expected: rank, found: down.nrows() });
@@ -41,7 +56,7 @@ pub fn shorten(up: ArrayView2<'_, f64>, down: ArrayView2<'_, f64>, limit: Limit)
     let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
     let floor = values.first().map_or(0.0, |first| rank as f64 * f64::EPSILON * first);
     let values: Vec<f64> = values.into_iter().take_while(|value| *value > floor).collect();
-    let kept = kept(&values, limit);
+    let kept = kept(&values).min(values.len());
     let squares = |values: &[f64]| values.iter().rev().fold(0.0, |sum, value| sum + value * value);
     let whole = squares(&values);
     let lost = squares(values.get(kept..).unwrap_or_default());
@@ -63,22 +78,17 @@ pub fn shorten(up: ArrayView2<'_, f64>, down: ArrayView2<'_, f64>, limit: Limit)
     Ok(Factors { up, down, values, relative_error })
 }
 
-/// How many values stay.
-fn kept(values: &[f64], limit: Limit) -> usize {
-    match limit {
-        Limit::Rank(rank) => rank.min(values.len()),
-        Limit::Error { relative, most } => {
-            let whole = values.iter().rev().fold(0.0, |sum, value| sum + value * value);
-            let allowed = relative * relative * whole;
-            // The longest tail that may fall away.
-            let mut lost = 0.0;
-            let tail = values.iter().rev().take_while(|value| {
-                lost += *value * *value;
-                lost <= allowed
-            });
-            (values.len() - tail.count()).min(most)
-        }
-    }
+/// The fewest of descending singular values without which the product is off by at most this relative Frobenius error.
+pub fn within(values: &[f64], relative: f64) -> usize {
+    let whole = values.iter().rev().fold(0.0, |sum, value| sum + value * value);
+    let allowed = relative * relative * whole;
+    // The longest tail that may fall away.
+    let mut lost = 0.0;
+    let tail = values.iter().rev().take_while(|value| {
+        lost += *value * *value;
+        lost <= allowed
+    });
+    values.len() - tail.count()
 }
 
 #[cfg(test)]

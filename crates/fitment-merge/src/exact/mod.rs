@@ -11,7 +11,7 @@ use crate::base::{self, BaseView};
 use crate::culprit::Culprit;
 use crate::error::Error;
 use crate::gather::{Gathered, Touch, gather, is_additive};
-use crate::input::{Input, Merged, Note, Options, SiteRule};
+use crate::input::{Input, Limit, Merged, Note, Options, SiteRule};
 pub(crate) use change::same_part;
 use change::{Change, Start};
 use fitment_core::Adapter;
@@ -70,6 +70,11 @@ pub(crate) type Done<'a> = (Vec<Edit<'a>>, bool);
 pub(crate) fn weights(inputs: &[Input<'_>], options: &Options<'_>) -> Result<Vec<Culprit>, Error> {
     if inputs.is_empty() {
         return Err(Error::NoInput);
+    }
+    if let Some(Limit::Dynamic { rule, value, .. }) = options.limit
+        && let Some(reason) = rule.fault(value)
+    {
+        return Err(Error::Params { reason });
     }
     if let Some(reason) = options.weights.faults(inputs.len()).into_iter().next() {
         return Err(Error::Params { reason });

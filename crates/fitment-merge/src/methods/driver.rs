@@ -286,6 +286,11 @@ fn stored<'a>(
                 fitment_math::svd::Limit::Rank(usize::try_from(rank).unwrap_or(side).min(side))
             }
             Limit::Error(relative) => fitment_math::svd::Limit::Error { relative, most: side },
+            Limit::Dynamic { .. } => {
+                return Err(Fault::Undefined(
+                    "a dynamic rank is one of low-rank updates: say --rank".to_owned(),
+                ));
+            }
         };
         let name = like.target.label();
         let failed = |source| Fault::Failed(Error::Math { target: name.clone(), source });
