@@ -125,3 +125,38 @@ fn methods_on_dense_updates_are_those_of_peft() {
         });
     }
 }
+
+#[test]
+fn factors_merged_apart_are_those_of_peft() {
+    for (theirs, ours) in [
+        ("linear", "linear:peft"),
+        ("ties", "ties-factors:peft"),
+        ("magnitude_prune", "magnitude-prune-factors:peft"),
+    ] {
+        each("equal_ranks", &[theirs], |adapters, result, file| {
+            let params = Params { density: result["density"].as_f64(), ..Params::default() };
+            let options = Options { method: method(ours), params, ..Options::default() };
+            let merged = merge(&inputs(adapters), &options).unwrap();
+            assert_deltas(&merged.adapter, file, 1.0, 2e-6);
+        });
+    }
+    each("other_ranks", &["cat"], |adapters, _, _| {
+        let options = Options { method: method("linear:peft"), ..Options::default() };
+        let error = merge(&inputs(adapters), &options).unwrap_err().to_string();
+        assert!(error.contains("the ranks must be equal: 2 and 5"), "{error}");
+    });
+}
+
+#[test]
+fn without_a_rank_pefts_svd_has_the_largest_of_the_adapters() {
+    each("equal_ranks", &["svd"], |adapters, _, file| {
+        let merged = merge(&inputs(adapters), &Options { method: method("svd:peft"), ..Options::default() });
+        let merged = merged.unwrap();
+        assert_deltas(&merged.adapter, file, 1.0, 2e-6);
+        assert!(
+            merged.truncated.iter().all(|cut| cut.to == 3 && cut.relative_error > 0.0),
+            "{:?}",
+            merged.truncated
+        );
+    });
+}

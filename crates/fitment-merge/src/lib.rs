@@ -88,9 +88,10 @@ pub fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'
     };
     // What is computed element by element has its rank already.
     let is_cut = options.method.is_some_and(|method| method.is_dense());
-    if let Some(limit) = options.limit.filter(|_| !is_cut) {
+    let limit = options.limit.or_else(|| options.method?.limit(inputs));
+    if let Some(limit) = limit.filter(|_| !is_cut) {
         truncate::truncate(&mut merged, limit)?;
     }
-    record::record(&mut merged, inputs, options)?;
+    record::record(&mut merged, inputs, &Options { limit, ..*options })?;
     Ok(merged)
 }

@@ -1,6 +1,7 @@
 //! A method over all targets: updates gathered, the method called, its result made an edit.
 
-use super::{Core, Dense, Factors, Failure, Method, Params, Run, Task};
+use super::each_factor;
+use super::{Core, Dense, Elementwise, Factors, Failure, Method, Params, Run, Task};
 use crate::base::{self, BaseView};
 use crate::error::Error;
 use crate::exact::{self, Context, Fault, same_part};
@@ -106,28 +107,37 @@ fn target<'a>(
             let edit = edit.ok_or_else(|| Fault::exact("the factors overflow"))?;
             Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
         }
+        (Run::EachFactor(run), Some(updates)) => {
+            let factors = each_factor::merge(touches, run, (&name, params))?;
+            let edit = updates.like.and_then(|like| lora(like, &factors));
+            let edit = edit.ok_or_else(|| Fault::exact("the factors overflow"))?;
+            Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
+        }
         // A method of factors says nothing of biases and the like.
-        (Run::Core(_), None) => {
+        (Run::Core(_) | Run::EachFactor(_) | Run::Best, low_rank) => {
             let (edits, _) = exact::target(context, touches, false)?;
-            Ok(Done { edits, is_summed: true, ..Done::default() })
+            Ok(Done { edits, is_summed: low_rank.is_none(), ..Done::default() })
         }
         (Run::Dense(run), low_rank) => {
             let (places, tasks, dims, like) = match low_rank {
                 Some(updates) => of_factors(updates),
                 None => of_edits(context, touches)?,
             };
-            let is_finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
-            if !tasks.iter().all(|(_, values)| is_finite(values)) {
-                return Err(Fault::Undefined("an update holds what is no finite number in F32".to_owned()));
-            }
             let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params };
-            let sum = run(&dense).map_err(|failure| fault(&name, failure))?;
-            if !is_finite(&sum) {
-                return Err(Fault::exact("the result overflows"));
-            }
+            let sum = elements(run, &dense)?;
             stored(touches, sum, (dims, like), limit)
         }
     }
+}
+
+/// What a rule makes of finite elements, which are finite too.
+pub(super) fn elements(run: Elementwise, dense: &Dense<'_>) -> Result<Vec<f32>, Fault> {
+    let is_finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+    if !dense.tasks.iter().all(|(_, values)| is_finite(values)) {
+        return Err(Fault::Undefined("an update holds what is no finite number in F32".to_owned()));
+    }
+    let values = run(dense).map_err(|failure| fault(dense.name, failure))?;
+    if is_finite(&values) { Ok(values) } else { Err(Fault::exact("the result overflows")) }
 }
 
 fn fault(target: &str, failure: Failure) -> Fault {
@@ -182,7 +192,7 @@ fn low_rank<'a>(touches: &[Touch<'a>]) -> Result<Option<Updates<'a>>, Fault> {
 }
 
 /// `s·up` `[out, r]` and `down` `[r, in·k…]`.
-fn factors(lora: &Lora<'_>) -> Option<Factors> {
+pub(super) fn factors(lora: &Lora<'_>) -> Option<Factors> {
     let rank = usize::try_from(lora.rank()).ok().filter(|rank| *rank > 0)?;
     let (up, down) = (widened(&lora.up)?, widened(&lora.down)?);
     let up = Array2::from_shape_vec((up.len() / rank, rank), up).ok()?;

@@ -7,12 +7,15 @@ mod dare_ties;
 mod della;
 mod draws;
 mod driver;
+mod each_factor;
 mod magnitude_prune;
 mod params;
+mod peft_factors;
 mod ram;
 mod sce;
 mod site;
 mod sparse;
+mod svd_peft;
 mod task_arithmetic;
 mod ties;
 
@@ -20,6 +23,8 @@ pub(crate) use driver::merge;
 pub use params::{Param, Params};
 pub(crate) use site::{Core, Dense, Failure, Task};
 
+use crate::input::{Input, Limit};
+use fitment_core::model::Edit;
 use fitment_math::ndarray::Array2;
 
 /// A way to make one update of several.
@@ -45,6 +50,14 @@ impl Method {
     pub fn is_dense(&self) -> bool {
         matches!(self.run, Run::Dense(_))
     }
+
+    /// The limit of the method where none is asked for.
+    pub(crate) fn limit(&self, inputs: &[Input<'_>]) -> Option<Limit> {
+        let Run::Best = self.run else { return None };
+        let edits = inputs.iter().filter(|input| input.weight != 0.0).flat_map(|input| &input.adapter.edits);
+        let rank = |edit: &Edit<'_>| if let Edit::Lora(lora) = edit { lora.rank() } else { 0 };
+        edits.map(rank).max().filter(|rank| *rank > 0).map(Limit::Rank)
+    }
 }
 
 /// How a method is computed.
@@ -54,6 +67,10 @@ pub(crate) enum Run {
     Core(fn(&Core<'_>) -> Result<Factors, Failure>),
     /// Element by element of the dense updates, whatever their kind: gives a dense update.
     Dense(Elementwise),
+    /// Element by element of each factor by itself.
+    EachFactor(Elementwise),
+    /// The exact sum, at the largest rank of the adapters where no limit is given.
+    Best,
 }
 
 /// A rule for the elements of dense updates.
@@ -81,6 +98,12 @@ pub const METHODS: &[&Method] = &[
     &breadcrumbs::ELECTED,
     &sce::METHOD,
     &ram::METHOD,
+    &svd_peft::METHOD,
+    &peft_factors::LINEAR,
+    &peft_factors::MAGNITUDE_PRUNE,
+    &peft_factors::TIES,
+    &peft_factors::DARE,
+    &peft_factors::DARE_TIES,
 ];
 
 /// The method of that name.
