@@ -17,11 +17,14 @@
 //! # Ok::<(), fitment_math::Error>(())
 //! ```
 //!
-//! A product of two factors is shortened without forming it: [`shorten`].
+//! A product of two factors is shortened without forming it: [`shorten`]. [`thin_svd`] and [`orthonormal`] decompose a matrix
+//! in memory. These are in f64.
 
 mod shorten;
+mod thin;
 
 pub use shorten::{Factors, shorten, shorten_by, within};
+pub use thin::{Svd, orthonormal, thin_svd};
 
 use crate::Error;
 use faer::linalg::matmul::matmul;
