@@ -368,6 +368,9 @@ pub(crate) struct Merge {
     /// Where between two adapters: 0 for the first, 1 for the second
     #[arg(long, value_name = "SHARE")]
     pub(crate) t: Option<f64>,
+    /// How much of the adapters' own lengths ctm keeps when it looks for bases: 0 for all alike, 1 for all of them
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) beta: Option<f64>,
     /// Seed of what a method draws at random: with it, the same files give the same result
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,

@@ -119,6 +119,7 @@ fn params(args: &Merge) -> Params {
         epsilon: args.epsilon,
         gamma: args.gamma,
         t: args.t,
+        beta: args.beta,
         seed: args.seed,
     }
 }

@@ -50,10 +50,14 @@ pub(crate) fn key(target: &Target) -> Key {
     (component, target.name.to_string(), target.experts.map(|range| (range.start, range.end)))
 }
 
+/// What the adapters change, also where their weight is 0: what rules by layer count on.
+pub(crate) fn labels(inputs: &[Input<'_>]) -> Vec<String> {
+    inputs.iter().flat_map(|input| input.adapter.edits.iter().filter_map(Edit::label)).collect()
+}
+
 /// Everything of all adapters, each with its weight; those of weight 0 are left out.
 pub(crate) fn gather<'a>(inputs: &[Input<'a>], weights: &Weights) -> Gathered<'a> {
-    let labels: Vec<String> =
-        inputs.iter().flat_map(|input| input.adapter.edits.iter().filter_map(Edit::label)).collect();
+    let labels = labels(inputs);
     let schedule = Schedule::new(weights, labels.iter().map(String::as_str));
     let mut gathered = Gathered::default();
     for (file, input) in inputs.iter().enumerate().filter(|(_, input)| input.weight != 0.0) {

@@ -86,8 +86,9 @@ pub fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'
         None => exact::merge(inputs, options)?,
         Some(method) => methods::merge(inputs, options, method)?,
     };
-    // What is computed element by element has its rank already.
-    let is_cut = options.method.is_some_and(|method| method.is_dense());
+    // What is computed element by element, or at a rank, has it already.
+    let is_at_rank = |method: &Method| method.is_ranked() && matches!(options.limit, Some(Limit::Rank(_)));
+    let is_cut = options.method.is_some_and(|method| method.is_dense() || is_at_rank(method));
     let limit = options.limit.or_else(|| options.method?.limit(inputs));
     if let Some(limit) = limit.filter(|_| !is_cut) {
         truncate::truncate(&mut merged, limit)?;

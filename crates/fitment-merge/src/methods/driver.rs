@@ -5,7 +5,7 @@ use super::{Core, Dense, Elementwise, Factors, Failure, Method, Params, Run, Tas
 use crate::base::{self, BaseView};
 use crate::error::Error;
 use crate::exact::{self, Context, Fault, same_part};
-use crate::gather::{Gathered, Touch, gather};
+use crate::gather::{Gathered, Touch, gather, labels};
 use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
 use crate::numbers::{narrowed, widened};
 use crate::parallel;
@@ -33,6 +33,16 @@ struct Updates<'a> {
     tasks: Vec<(usize, Task)>,
 }
 
+/// What a target is merged by.
+#[derive(Clone, Copy)]
+struct How<'h> {
+    method: &'static Method,
+    params: &'h Params,
+    /// Of all adapters at this target.
+    weights: &'h [f64],
+    limit: Option<Limit>,
+}
+
 pub(crate) fn merge<'a>(
     inputs: &[Input<'a>],
     options: &Options<'_>,
@@ -41,18 +51,23 @@ pub(crate) fn merge<'a>(
     if let Some(reason) = options.params.fault(method.name, method.params) {
         return Err(Error::Params { reason });
     }
+    if matches!(method.run, Run::Pair(_)) && inputs.len() != 2 {
+        let reason = format!("{} is between 2 adapters, {} named here", method.name, inputs.len());
+        return Err(Error::Params { reason });
+    }
     let mut culprits = exact::weights(inputs, options)?;
     let joined = base::join(inputs, options, &mut culprits);
     let gathered: Gathered<'a> = gather(inputs, options.weights);
-    let labels: Vec<String> =
-        gathered.tensors.values().filter_map(|touches| touches.first()?.edit.label()).collect();
+    let labels = labels(inputs);
     let schedule = Schedule::new(options.weights, labels.iter().map(String::as_str));
     let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
     let work: Vec<&Vec<Touch<'a>>> = gathered.tensors.values().collect();
     let done = parallel::map(&work, |touches| {
         let label = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
+        let weight = |(place, input): (usize, &Input<'a>)| input.weight * schedule.weight(&label, place);
+        let weights: Vec<f64> = inputs.iter().enumerate().map(weight).collect();
         let params = schedule.params(&label, &options.params);
-        target(&context, touches, (method, &params, options.limit))
+        target(&context, touches, &How { method, params: &params, weights: &weights, limit: options.limit })
     });
     let mut merged =
         Merged { adapter: Adapter::default(), notes: joined.notes.clone(), truncated: Vec::new() };
@@ -88,11 +103,8 @@ pub(crate) fn merge<'a>(
     Ok(merged)
 }
 
-fn target<'a>(
-    context: &Context<'_, 'a>,
-    touches: &[Touch<'a>],
-    (method, params, limit): (&'static Method, &Params, Option<Limit>),
-) -> Result<Done<'a>, Fault> {
+fn target<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>], how: &How<'_>) -> Result<Done<'a>, Fault> {
+    let How { method, params, limit, .. } = *how;
     let name = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
     // Rules by module may have set others than those of the command.
     if let Some(reason) = params.fault(method.name, method.params) {
@@ -100,12 +112,9 @@ fn target<'a>(
     }
     let low_rank = low_rank(touches)?;
     match (method.run, low_rank) {
-        (Run::Core(run), Some(updates)) => {
-            let tasks: Vec<Task> = updates.tasks.into_iter().map(|(_, task)| task).collect();
-            let factors = run(&Core { tasks: &tasks, params }).map_err(|failure| fault(&name, failure))?;
-            let edit = updates.like.and_then(|like| lora(like, &factors));
-            let edit = edit.ok_or_else(|| Fault::exact("the factors overflow"))?;
-            Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
+        (Run::Core(run) | Run::Pair(run), Some(updates)) => of_core(&name, updates, how, &run),
+        (Run::Ranked(run), Some(updates)) => {
+            of_core(&name, updates, how, &|core| run(core, rank(core, limit)))
         }
         (Run::EachFactor(run), Some(updates)) => {
             let factors = each_factor::merge(touches, run, (&name, params))?;
@@ -114,7 +123,7 @@ fn target<'a>(
             Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
         }
         // A method of factors says nothing of biases and the like.
-        (Run::Core(_) | Run::EachFactor(_) | Run::Best, low_rank) => {
+        (Run::Core(_) | Run::Pair(_) | Run::Ranked(_) | Run::EachFactor(_) | Run::Best, low_rank) => {
             let (edits, _) = exact::target(context, touches, false)?;
             Ok(Done { edits, is_summed: low_rank.is_none(), ..Done::default() })
         }
@@ -138,6 +147,33 @@ pub(super) fn elements(run: Elementwise, dense: &Dense<'_>) -> Result<Vec<f32>, 
     }
     let values = run(dense).map_err(|failure| fault(dense.name, failure))?;
     if is_finite(&values) { Ok(values) } else { Err(Fault::exact("the result overflows")) }
+}
+
+/// The result of a method of factors.
+fn of_core<'a>(
+    name: &str,
+    updates: Updates<'a>,
+    how: &How<'_>,
+    run: &dyn Fn(&Core<'_>) -> Result<Factors, Failure>,
+) -> Result<Done<'a>, Fault> {
+    let (places, tasks): (Vec<usize>, Vec<Task>) = updates.tasks.into_iter().unzip();
+    let core = Core { tasks: &tasks, places: &places, weights: how.weights, params: how.params };
+    let factors = run(&core).map_err(|failure| fault(name, failure))?;
+    let edit = updates.like.and_then(|like| lora(like, &factors));
+    let edit = edit.ok_or_else(|| Fault::exact("the factors overflow"))?;
+    Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
+}
+
+/// The limit's rank, or the largest of the updates.
+fn rank(core: &Core<'_>, limit: Option<Limit>) -> usize {
+    match limit {
+        Some(Limit::Rank(rank) | Limit::Dynamic { most: Some(rank), .. }) => {
+            usize::try_from(rank).unwrap_or(usize::MAX)
+        }
+        Some(Limit::Error(_) | Limit::Dynamic { most: None, .. }) | None => {
+            core.tasks.iter().map(|task| task.up.ncols()).max().unwrap_or(1)
+        }
+    }
 }
 
 fn fault(target: &str, failure: Failure) -> Fault {
@@ -174,14 +210,16 @@ fn low_rank<'a>(touches: &[Touch<'a>]) -> Result<Option<Updates<'a>>, Fault> {
     let mut tasks: Vec<(usize, Task)> = Vec::new();
     for (file, weight, lora) in loras {
         let (up, down) = factors(lora).ok_or_else(|| Fault::exact("the factors are no matrices"))?;
+        let scales = vec![lora.scale; up.ncols()];
         match tasks.last_mut().filter(|(last, _)| *last == file) {
             Some((_, task)) => {
                 let side =
                     |axis, a: &Array2<f64>, b: &Array2<f64>| concatenate(Axis(axis), &[a.view(), b.view()]);
                 let pair = side(1, &task.up, &up).ok().zip(side(0, &task.down, &down).ok());
                 (task.up, task.down) = pair.ok_or_else(|| Fault::exact("the updates have other shapes"))?;
+                task.scales.extend(scales);
             }
-            None => tasks.push((file, Task { weight, up, down })),
+            None => tasks.push((file, Task { weight, up, scales, down })),
         }
     }
     let shape = |task: &Task| (task.up.nrows(), task.down.ncols());
@@ -191,13 +229,13 @@ fn low_rank<'a>(touches: &[Touch<'a>]) -> Result<Option<Updates<'a>>, Fault> {
     Ok(Some(Updates { like: Some(first), tasks }))
 }
 
-/// `s·up` `[out, r]` and `down` `[r, in·k…]`.
+/// `up` `[out, r]` and `down` `[r, in·k…]`.
 pub(super) fn factors(lora: &Lora<'_>) -> Option<Factors> {
     let rank = usize::try_from(lora.rank()).ok().filter(|rank| *rank > 0)?;
     let (up, down) = (widened(&lora.up)?, widened(&lora.down)?);
     let up = Array2::from_shape_vec((up.len() / rank, rank), up).ok()?;
     let down = Array2::from_shape_vec((rank, down.len() / rank), down).ok()?;
-    Some((up * lora.scale, down))
+    Some((up, down))
 }
 
 /// A low-rank edit of the target and form of `like`, in F32, or F64 where that is.
@@ -222,7 +260,7 @@ type Elements<'a> = (Vec<usize>, Vec<(f64, Vec<f32>)>, Vec<u64>, Option<&'a Lora
 fn of_factors<'a>(updates: Updates<'a>) -> Elements<'a> {
     let (mut places, mut tasks, mut dims) = (Vec::new(), Vec::new(), Vec::new());
     for (place, task) in updates.tasks {
-        let update = task.up.dot(&task.down);
+        let update = task.scaled_up(1.0).dot(&task.down);
         dims = vec![update.nrows() as u64, update.ncols() as u64];
         places.push(place);
         tasks.push((task.weight, update.iter().map(|value| *value as f32).collect()));

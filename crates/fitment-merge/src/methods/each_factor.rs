@@ -4,7 +4,7 @@ use super::driver::{elements, factors};
 use super::{Dense, Elementwise, Factors, Params};
 use crate::exact::Fault;
 use crate::gather::Touch;
-use fitment_core::model::{Edit, Lora};
+use fitment_core::model::Edit;
 use fitment_math::ndarray::Array2;
 
 /// `√|c|` times the sign of `c` goes with `down`, `√|c|` with `up`, where `c = wᵢ·sᵢ`.
@@ -26,8 +26,7 @@ pub(super) fn merge(
             let reason = "one adapter changes it by several products, which have no factors in common";
             return Err(Fault::Undefined(reason.to_owned()));
         }
-        let unscaled = Lora { scale: 1.0, ..lora.clone() };
-        let (up, down) = factors(&unscaled).ok_or_else(|| Fault::exact("the factors are no matrices"))?;
+        let (up, down) = factors(lora).ok_or_else(|| Fault::exact("the factors are no matrices"))?;
         let [first, _] = *extents.get_or_insert([up.dim(), down.dim()]);
         if first.1 != up.ncols() {
             let reason = format!(

@@ -2,22 +2,37 @@
 
 mod breadcrumbs;
 mod combine;
+mod core_ties;
+mod cores;
+mod ctm;
 mod dare;
 mod dare_ties;
 mod della;
 mod draws;
 mod driver;
 mod each_factor;
+mod elected;
+mod iso;
+mod karcher;
+mod knots_ties;
 mod magnitude_prune;
+mod model_stock;
+mod multislerp;
+mod nuslerp;
 mod params;
 mod peft_factors;
 mod ram;
+#[cfg(test)]
+mod sample;
 mod sce;
+mod shares;
 mod site;
+mod slerp;
 mod sparse;
 mod svd_peft;
 mod task_arithmetic;
 mod ties;
+mod tsv;
 
 pub(crate) use driver::merge;
 pub use params::{Param, Params};
@@ -58,6 +73,11 @@ impl Method {
         let rank = |edit: &Edit<'_>| if let Edit::Lora(lora) = edit { lora.rank() } else { 0 };
         edits.map(rank).max().filter(|rank| *rank > 0).map(Limit::Rank)
     }
+
+    /// Whether a rank is part of the method, which gives no larger one; else its result is cut to the rank.
+    pub fn is_ranked(&self) -> bool {
+        matches!(self.run, Run::Ranked(_))
+    }
 }
 
 /// How a method is computed.
@@ -65,6 +85,10 @@ impl Method {
 pub(crate) enum Run {
     /// From the factors of low-rank updates: gives factors. The dense matrix is never formed.
     Core(fn(&Core<'_>) -> Result<Factors, Failure>),
+    /// The same of exactly two adapters.
+    Pair(fn(&Core<'_>) -> Result<Factors, Failure>),
+    /// The same, of the rank that it is told.
+    Ranked(fn(&Core<'_>, usize) -> Result<Factors, Failure>),
     /// Element by element of the dense updates, whatever their kind: gives a dense update.
     Dense(Elementwise),
     /// Element by element of each factor by itself.
@@ -104,6 +128,18 @@ pub const METHODS: &[&Method] = &[
     &peft_factors::TIES,
     &peft_factors::DARE,
     &peft_factors::DARE_TIES,
+    &tsv::METHOD,
+    &iso::ISO_C,
+    &iso::ISO_CTS,
+    &core_ties::METHOD,
+    &knots_ties::METHOD,
+    &ctm::SUM,
+    &ctm::TIES,
+    &slerp::METHOD,
+    &nuslerp::METHOD,
+    &multislerp::METHOD,
+    &karcher::METHOD,
+    &model_stock::METHOD,
 ];
 
 /// The method of that name.

@@ -13,6 +13,8 @@ pub struct Params {
     pub gamma: Option<f64>,
     /// Where between two adapters: 0 for the first, 1 for the second.
     pub t: Option<f64>,
+    /// How much of the updates' own lengths `ctm` keeps when it looks for bases: 0 for all alike, 1 for all of them.
+    pub beta: Option<f64>,
     /// Of random choices. With the target's name and the adapter's place it decides every draw, whatever the order and threads.
     pub seed: u64,
 }
@@ -30,6 +32,8 @@ pub enum Param {
     Gamma(f64),
     /// [`Params::t`].
     T(f64),
+    /// [`Params::beta`].
+    Beta(f64),
     /// [`Params::seed`].
     Seed,
 }
@@ -43,6 +47,7 @@ impl Param {
             Param::Epsilon(_) => "epsilon",
             Param::Gamma(_) => "gamma",
             Param::T(_) => "t",
+            Param::Beta(_) => "beta",
             Param::Seed => "seed",
         }
     }
@@ -54,7 +59,8 @@ impl Param {
             | Param::Lambda(value)
             | Param::Epsilon(value)
             | Param::Gamma(value)
-            | Param::T(value) => value,
+            | Param::T(value)
+            | Param::Beta(value) => value,
             Param::Seed => 0.0,
         }
     }
@@ -75,6 +81,7 @@ impl Params {
             Param::Epsilon(_) => self.epsilon,
             Param::Gamma(_) => self.gamma,
             Param::T(_) => self.t,
+            Param::Beta(_) => self.beta,
             Param::Seed => (self.seed != 0).then_some(self.seed as f64),
         }
     }
@@ -87,6 +94,7 @@ impl Params {
             Param::Epsilon(0.0),
             Param::Gamma(0.0),
             Param::T(0.0),
+            Param::Beta(0.0),
             Param::Seed,
         ];
         let takes = |param: Param| params.iter().any(|taken| taken.name() == param.name());
@@ -97,7 +105,8 @@ impl Params {
                 let taken = if taken.is_empty() { "none".to_owned() } else { taken.join(", ") };
                 return Some(format!("{method} takes no {}; of these it takes {taken}", param.name()));
             }
-            let is_share = matches!(param, Param::Density(_) | Param::Gamma(_) | Param::T(_));
+            let is_share =
+                matches!(param, Param::Density(_) | Param::Gamma(_) | Param::T(_) | Param::Beta(_));
             let is_in = value.is_finite()
                 && (!is_share || (0.0..=1.0).contains(&value))
                 && !(matches!(param, Param::Density(_)) && value == 0.0);

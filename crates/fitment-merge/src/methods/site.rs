@@ -1,20 +1,37 @@
 use super::Params;
 use fitment_math::ndarray::Array2;
 
-/// One adapter's low-rank update of a target: `Δ = up·down`, its multiplier in `up`, its weight apart.
+/// One adapter's low-rank update of a target: `Δ = up·diag(scales)·down`, its weight apart.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
     /// `wᵢ`.
     pub(crate) weight: f64,
-    /// `[out, rᵢ]`, times `sᵢ`.
+    /// `[out, rᵢ]`, as stored.
     pub(crate) up: Array2<f64>,
+    /// `sᵢ` of each of the `rᵢ` directions: several edits of one adapter may have different ones.
+    pub(crate) scales: Vec<f64>,
     /// `[rᵢ, in]`.
     pub(crate) down: Array2<f64>,
+}
+
+impl Task {
+    /// `up·diag(scales)·factor`.
+    pub(crate) fn scaled_up(&self, factor: f64) -> Array2<f64> {
+        let mut up = self.up.clone();
+        for (mut column, scale) in up.columns_mut().into_iter().zip(&self.scales) {
+            column.mapv_inplace(|value| value * scale * factor);
+        }
+        up
+    }
 }
 
 /// What a method of factors sees of a target. There is at least one task, all of one shape.
 pub(crate) struct Core<'c> {
     pub(crate) tasks: &'c [Task],
+    /// Place of each task's adapter in the list of the command.
+    pub(crate) places: &'c [usize],
+    /// Weights of all adapters of the command, also of those that do not touch the target.
+    pub(crate) weights: &'c [f64],
     pub(crate) params: &'c Params,
 }
 
@@ -61,8 +78,9 @@ impl Core<'_> {
         let (mut up, mut down) = (Array2::zeros((rows, rank)), Array2::zeros((rank, columns)));
         let mut at = 0;
         for task in self.tasks {
+            let scaled = task.scaled_up(task.weight);
             for of in 0..task.up.ncols() {
-                up.column_mut(at).assign(&(&task.up.column(of) * task.weight));
+                up.column_mut(at).assign(&scaled.column(of));
                 down.row_mut(at).assign(&task.down.row(of));
                 at += 1;
             }
