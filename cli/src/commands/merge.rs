@@ -8,7 +8,8 @@ use crate::weighted::Weighted;
 use anyhow::anyhow;
 use fitment_convert::{Converted, FormatId, WriteOptions};
 use fitment_core::checkpoint::Checkpoint;
-use fitment_io::AdapterFiles;
+use fitment_core::tensor::Bytes;
+use fitment_io::{AdapterFiles, Room};
 use fitment_merge::{
     Culprit, Error, Input, Limit, Merged, Method, Options, Params, SiteRule, Truncated, method,
 };
@@ -79,7 +80,9 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
         subspace: args.subspace.as_ref().map(|directions| &directions.0[..]),
         allow_base_mismatch: args.allow_base_mismatch,
     };
-    let mut merged = fitment_merge::merge(&inputs, &options).map_err(|error| refused(error, console))?;
+    let room = Kept(Room::beside(output));
+    let mut merged =
+        fitment_merge::merge_into(&inputs, &options, &room).map_err(|error| refused(error, console))?;
     for note in &merged.notes {
         console.say(format_args!("note: {note}"));
     }
@@ -110,6 +113,15 @@ fn write(
     fitment_io::write_file_atomic(output, len, (args.force, &inputs), &|out| Ok(file.write_to(out)?))
         .map_err(of_io)?;
     Ok(len)
+}
+
+/// Room on disk as the engine asks for it.
+struct Kept(Room);
+
+impl fitment_merge::Room for Kept {
+    fn keep(&self, bytes: Vec<u8>) -> std::io::Result<Bytes<'_>> {
+        self.0.keep(bytes).map(Bytes::Borrowed).map_err(std::io::Error::other)
+    }
 }
 
 fn params(args: &Merge) -> Params {

@@ -35,6 +35,7 @@ mod base;
 mod error;
 mod file;
 mod output;
+mod room;
 mod spool;
 mod sys;
 
@@ -43,4 +44,5 @@ pub use atomic::{FolderFile, WriteContent, write_file_atomic, write_folder_atomi
 pub use base::{Access, CheckpointDir};
 pub use error::{Error, Result};
 pub use output::{CheckpointOutput, ConfigEdit, Finished, OutputOptions};
+pub use room::Room;
 pub use spool::{Spool, Spooled};

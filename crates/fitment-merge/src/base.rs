@@ -9,6 +9,7 @@ use fitment_core::checkpoint::Checkpoint;
 use fitment_core::identity::{hex, sha256};
 use fitment_core::model::{Base, BaseTensor, Digest, Target, TensorName};
 use fitment_core::tensor::Dtype;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What the adapters say of their bases together.
@@ -184,6 +185,14 @@ pub(crate) struct Held {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// A tensor of the base as it is.
+pub(crate) struct Raw<'c> {
+    pub(crate) dtype: Dtype,
+    pub(crate) dims: Vec<u64>,
+    /// Tensor by tensor for a bundle.
+    pub(crate) bytes: Cow<'c, [u8]>,
+}
+
 impl<'c> BaseView<'c> {
     pub(crate) fn new(base: Option<&'c dyn Checkpoint>, recorded: &'c Base) -> Self {
         Self { base, recorded }
@@ -202,34 +211,45 @@ impl<'c> BaseView<'c> {
         recorded.and_then(|tensor| tensor.dtype).or_else(at_hand)
     }
 
-    /// A whole target of the base at hand, all experts of a bundle one after the other; held against its digest.
+    /// A whole target of the base at hand in binary64, held against its digest.
     pub(crate) fn read(&self, target: &Target, reason: &str) -> Result<Held, Fault> {
+        let Raw { dtype, dims, bytes } = self.raw(target, reason)?;
+        let values = wide(dtype, &bytes)
+            .ok_or_else(|| Fault::NotExact(format!("{dtype} is no weight to compute with")))?;
+        Ok(Held { values, dtype, dims, bytes: bytes.into_owned() })
+    }
+
+    /// A whole target of the base at hand as it is, all experts of a bundle one after the other; held against its digest.
+    pub(crate) fn raw(&self, target: &Target, reason: &str) -> Result<Raw<'c>, Fault> {
         let Some(base) = self.base else { return Err(Fault::NeedsBase(reason.to_owned())) };
         if !target.slice.is_empty() || target.component.is_some() {
             return Err(Fault::NotExact("it is a part of a tensor, or of a pipeline".to_owned()));
         }
         let wanted = key(target);
         let recorded = self.recorded.tensors.iter().find(|tensor| entry_key(tensor) == wanted);
-        let mut held = Held { values: Vec::new(), dtype: Dtype::F32, dims: Vec::new(), bytes: Vec::new() };
+        let mut all: Option<Raw<'c>> = None;
         for (index, name) in target.base_names().enumerate() {
             let Some(info) = base.tensors().get(&name) else {
                 return Err(Fault::BaseAtHand(name, "no such tensor".to_owned()));
             };
             let bytes = base.read(&name).map_err(|error| Fault::Failed(crate::Error::Base(error)))?;
             let digest = recorded.and_then(|tensor| tensor.digests.get(index));
-            if let Some(digest) = digest.filter(|digest| **digest != sha256(&bytes)) {
-                let found = format!("SHA-256 {}", hex(&sha256(&bytes)));
-                return Err(Fault::BaseAtHand(format!("SHA-256 {}", hex(digest)), found));
+            if let Some(digest) = digest {
+                let found = sha256(&bytes);
+                if found != *digest {
+                    let [asked, found] = [digest, &found].map(|digest| format!("SHA-256 {}", hex(digest)));
+                    return Err(Fault::BaseAtHand(asked, found));
+                }
             }
-            let values = wide(info.dtype, &bytes)
-                .ok_or_else(|| Fault::NotExact(format!("{} is no weight to compute with", info.dtype)))?;
-            (held.dtype, held.dims) = (info.dtype, info.shape.dims().to_vec());
-            held.values.extend(values);
-            held.bytes.extend_from_slice(&bytes);
+            match &mut all {
+                None => all = Some(Raw { dtype: info.dtype, dims: info.shape.dims().to_vec(), bytes }),
+                Some(all) => all.bytes.to_mut().extend_from_slice(&bytes),
+            }
         }
+        let mut all = all.ok_or_else(|| Fault::NotExact("it is a bundle of no experts".to_owned()))?;
         if let Some(range) = target.experts {
-            held.dims.insert(0, range.count());
+            all.dims.insert(0, range.count());
         }
-        Ok(held)
+        Ok(all)
     }
 }

@@ -20,6 +20,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Results cannot be put aside.
+    #[error("no room for results: {0}")]
+    Room(#[source] std::io::Error),
     /// The base cannot be read.
     #[error("base: {0}")]
     Base(#[source] CheckpointError),
@@ -42,9 +45,12 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Error::Refused { culprits } => culprits.iter().find_map(Culprit::hint),
-            Error::NoInput | Error::Params { .. } | Error::Base(_) | Error::Core(_) | Error::Math { .. } => {
-                None
-            }
+            Error::NoInput
+            | Error::Room(_)
+            | Error::Params { .. }
+            | Error::Base(_)
+            | Error::Core(_)
+            | Error::Math { .. } => None,
         }
     }
 }

@@ -67,6 +67,7 @@ mod methods;
 mod numbers;
 mod parallel;
 mod record;
+mod room;
 mod truncate;
 mod weights;
 
@@ -74,6 +75,7 @@ pub use culprit::Culprit;
 pub use error::Error;
 pub use input::{DYNAMIC, Dynamic, Input, Limit, Merged, Note, Options, SiteRule, Truncated};
 pub use methods::{METHODS, Method, Param, Params, method};
+pub use room::{MemoryRoom, Room};
 pub use weights::{Values, WeightRule, Weights};
 
 /// Merges adapters.
@@ -82,9 +84,21 @@ pub use weights::{Values, WeightRule, Weights};
 /// [`Error::Refused`] with everything that cannot be merged; [`Error::Base`] when the base cannot be read;
 /// [`Error::Core`] when an adapter breaks a rule of the format; [`Error::Math`] when a decomposition fails.
 pub fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'a>, Error> {
+    merge_into(inputs, options, &MemoryRoom)
+}
+
+/// As [`merge()`]; dense results are put aside as they are made, so that memory does not grow with the model.
+///
+/// # Errors
+/// As [`merge()`]; [`Error::Room`] when there is no room.
+pub fn merge_into<'a>(
+    inputs: &[Input<'a>],
+    options: &Options<'_>,
+    room: &'a dyn Room,
+) -> Result<Merged<'a>, Error> {
     let mut merged = match options.method {
         None => exact::merge(inputs, options)?,
-        Some(method) => methods::merge(inputs, options, method)?,
+        Some(method) => methods::merge(inputs, options, (method, room))?,
     };
     // What is computed element by element, or at a rank, has it already.
     let is_at_rank = |method: &Method| method.is_ranked() && matches!(options.limit, Some(Limit::Rank(_)));

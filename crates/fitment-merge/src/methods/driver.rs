@@ -9,10 +9,11 @@ use crate::gather::{Gathered, Touch, gather, labels};
 use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
 use crate::numbers::{narrowed, widened};
 use crate::parallel;
+use crate::room::Room;
 use crate::weights::Schedule;
 use fitment_core::Adapter;
 use fitment_core::model::{Add, Edit, Lora, LoraForm, Origin};
-use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_core::tensor::{Dtype, Shape, ShapeFault, Tensor};
 use fitment_math::bits;
 use fitment_math::ndarray::{Array2, ArrayView2, Axis, concatenate};
 use fitment_math::svd::{Dense as Matrix, approximate};
@@ -46,7 +47,7 @@ struct How<'h> {
 pub(crate) fn merge<'a>(
     inputs: &[Input<'a>],
     options: &Options<'_>,
-    method: &'static Method,
+    (method, room): (&'static Method, &'a dyn Room),
 ) -> Result<Merged<'a>, Error> {
     if let Some(reason) = options.params.fault(method.name, method.params) {
         return Err(Error::Params { reason });
@@ -67,7 +68,12 @@ pub(crate) fn merge<'a>(
         let weight = |(place, input): (usize, &Input<'a>)| input.weight * schedule.weight(&label, place);
         let weights: Vec<f64> = inputs.iter().enumerate().map(weight).collect();
         let params = schedule.params(&label, &options.params);
-        target(&context, touches, &How { method, params: &params, weights: &weights, limit: options.limit })
+        target(
+            &context,
+            touches,
+            &How { method, params: &params, weights: &weights, limit: options.limit },
+            room,
+        )
     });
     let mut merged =
         Merged { adapter: Adapter::default(), notes: joined.notes.clone(), truncated: Vec::new() };
@@ -103,7 +109,12 @@ pub(crate) fn merge<'a>(
     Ok(merged)
 }
 
-fn target<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>], how: &How<'_>) -> Result<Done<'a>, Fault> {
+fn target<'a>(
+    context: &Context<'_, 'a>,
+    touches: &[Touch<'a>],
+    how: &How<'_>,
+    room: &'a dyn Room,
+) -> Result<Done<'a>, Fault> {
     let How { method, params, limit, .. } = *how;
     let name = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
     // Rules by module may have set others than those of the command.
@@ -112,7 +123,9 @@ fn target<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>], how: &How<'_>) -
     }
     let low_rank = low_rank(touches)?;
     match (method.run, low_rank) {
-        (Run::Core(run) | Run::Pair(run), Some(updates)) => of_core(&name, updates, how, &run),
+        (Run::Core(run) | Run::Pair(run) | Run::Either(run, _), Some(updates)) => {
+            of_core(&name, updates, how, &run)
+        }
         (Run::Ranked(run), Some(updates)) => {
             of_core(&name, updates, how, &|core| run(core, rank(core, limit)))
         }
@@ -127,14 +140,14 @@ fn target<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>], how: &How<'_>) -
             let (edits, _) = exact::target(context, touches, false)?;
             Ok(Done { edits, is_summed: low_rank.is_none(), ..Done::default() })
         }
-        (Run::Dense(run), low_rank) => {
+        (Run::Dense(run) | Run::Either(_, run), low_rank) => {
             let (places, tasks, dims, like) = match low_rank {
                 Some(updates) => of_factors(updates),
                 None => of_edits(context, touches)?,
             };
             let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params };
             let sum = elements(run, &dense)?;
-            stored(touches, sum, (dims, like), limit)
+            stored(touches, sum, (dims, like), (limit, room))
         }
     }
 }
@@ -281,10 +294,10 @@ fn of_edits<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>]) -> Result<Elem
         }
         dims = own;
         match tasks.last_mut().filter(|_| places.last() == Some(&touch.file)) {
-            Some((_, sum)) => sum.iter_mut().zip(&update).for_each(|(sum, value)| *sum += *value as f32),
+            Some((_, sum)) => sum.iter_mut().zip(&update).for_each(|(sum, value)| *sum += *value),
             None => {
                 places.push(touch.file);
-                tasks.push((touch.weight, update.iter().map(|value| *value as f32).collect()));
+                tasks.push((touch.weight, update));
             }
         }
     }
@@ -292,29 +305,56 @@ fn of_edits<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>]) -> Result<Elem
 }
 
 /// What one edit adds to its tensor.
-fn update(context: &Context<'_, '_>, edit: &Edit<'_>) -> Result<(Vec<u64>, Vec<f64>), Fault> {
+fn update(context: &Context<'_, '_>, edit: &Edit<'_>) -> Result<(Vec<u64>, Vec<f32>), Fault> {
     let no_weight = || Fault::exact("its elements are no weights to compute with");
     match edit {
         Edit::Add(add) if add.exceptions.is_none() => {
-            let values = widened(&add.value).ok_or_else(no_weight)?;
-            Ok((add.value.dims().to_vec(), values.iter().map(|value| add.scale * value).collect()))
+            let scaled = |value| add.scale * value;
+            let values = mapped(add.value.dtype(), add.value.bytes(), scaled).ok_or_else(no_weight)?;
+            Ok((add.value.dims().to_vec(), values))
         }
         Edit::Set(set) if set.rows.is_none() && !set.create => {
-            let base = context.base.read(&set.target, "what a replacement adds depends on the base")?;
-            let values = widened(&set.value).filter(|values| values.len() == base.values.len());
-            let values = values.ok_or_else(no_weight)?;
-            Ok((base.dims, values.iter().zip(&base.values).map(|(value, base)| value - base).collect()))
+            let base = context.base.raw(&set.target, "what a replacement adds depends on the base")?;
+            let values = difference((set.value.dtype(), set.value.bytes()), (base.dtype, &base.bytes));
+            Ok((base.dims, values.ok_or_else(no_weight)?))
         }
         Edit::Bits(edit) => {
-            let base = context.base.read(&edit.target, "what a bit-exact change adds depends on the base")?;
-            let mut bytes = base.bytes.clone();
+            let base = context.base.raw(&edit.target, "what a bit-exact change adds depends on the base")?;
+            let mut bytes = base.bytes.to_vec();
             bits::decode(edit.z.bytes(), base.dtype, &mut bytes)
                 .map_err(|error| Fault::NotExact(error.to_string()))?;
-            let values = crate::numbers::wide(base.dtype, &bytes).ok_or_else(no_weight)?;
-            Ok((base.dims, values.iter().zip(&base.values).map(|(value, base)| value - base).collect()))
+            let values = difference((base.dtype, &bytes), (base.dtype, &base.bytes));
+            Ok((base.dims, values.ok_or_else(no_weight)?))
         }
         _ => Err(Fault::Undefined(format!("a {} has no dense update here", edit.kind()))),
     }
+}
+
+/// Elements computed with at once.
+const BLOCK: usize = 1 << 16;
+
+/// Elements through a function of binary64, rounded to F32; `None` for a dtype that is no weight.
+fn mapped(dtype: Dtype, bytes: &[u8], map: impl Fn(f64) -> f64) -> Option<Vec<f32>> {
+    let size = dtype.bytes()?;
+    let mut values = Vec::with_capacity(bytes.len() / size);
+    for block in bytes.chunks(BLOCK * size) {
+        values.extend(crate::numbers::wide(dtype, block)?.into_iter().map(|value| map(value) as f32));
+    }
+    Some(values)
+}
+
+/// `new − base`, element by element; `None` for dtypes that are no weights, or other lengths.
+fn difference(new: (Dtype, &[u8]), base: (Dtype, &[u8])) -> Option<Vec<f32>> {
+    let sizes = [new.0.bytes()?, base.0.bytes()?];
+    if new.1.len() / sizes[0] != base.1.len() / sizes[1] {
+        return None;
+    }
+    let mut values = Vec::with_capacity(new.1.len() / sizes[0]);
+    for (a, b) in new.1.chunks(BLOCK * sizes[0]).zip(base.1.chunks(BLOCK * sizes[1])) {
+        let (a, b) = (crate::numbers::wide(new.0, a)?, crate::numbers::wide(base.0, b)?);
+        values.extend(a.iter().zip(&b).map(|(a, b)| (a - b) as f32));
+    }
+    Some(values)
 }
 
 /// A dense result as an edit: low-rank where a limit asks for it, else the whole.
@@ -322,7 +362,7 @@ fn stored<'a>(
     touches: &[Touch<'a>],
     sum: Vec<f32>,
     (dims, like): (Vec<u64>, Option<&'a Lora<'a>>),
-    limit: Option<Limit>,
+    (limit, room): (Option<Limit>, &'a dyn Room),
 ) -> Result<Done<'a>, Fault> {
     let overflow = || Fault::exact("the result overflows");
     let columns = dims.last().map_or(1, |columns| *columns as usize);
@@ -357,10 +397,12 @@ fn stored<'a>(
     }
     let target = touches.first().and_then(|touch| touch.edit.target()).ok_or_else(overflow)?.clone();
     let (dims, sum) = as_stored(sum, dims, like);
-    let bytes: Vec<u8> = sum.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let shape = Shape::new(&dims).map_err(|fault| Fault::NotExact(fault.to_string()))?;
-    let value =
-        Tensor::owned(Dtype::F32, shape, bytes).map_err(|fault| Fault::NotExact(fault.to_string()))?;
+    let mut bytes = Vec::with_capacity(sum.len() * 4);
+    sum.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+    drop(sum);
+    let bytes = room.keep(bytes).map_err(|error| Fault::Failed(Error::Room(error)))?;
+    let broken = |fault: ShapeFault| Fault::NotExact(fault.to_string());
+    let value = Tensor::new(Dtype::F32, Shape::new(&dims).map_err(broken)?, bytes).map_err(broken)?;
     let edit = Add { target, scale: 1.0, value, exceptions: None, origin: Origin::default() };
     Ok(Done { edits: vec![Edit::Add(edit)], is_dense: true, ..Done::default() })
 }

@@ -89,6 +89,8 @@ pub(crate) enum Run {
     Pair(fn(&Core<'_>) -> Result<Factors, Failure>),
     /// The same, of the rank that it is told.
     Ranked(fn(&Core<'_>, usize) -> Result<Factors, Failure>),
+    /// From factors where there are such, else element by element.
+    Either(fn(&Core<'_>) -> Result<Factors, Failure>, Elementwise),
     /// Element by element of the dense updates, whatever their kind: gives a dense update.
     Dense(Elementwise),
     /// Element by element of each factor by itself.

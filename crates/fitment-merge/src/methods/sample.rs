@@ -46,7 +46,7 @@ pub(super) fn try_merged(
     let weights: Vec<f64> = tasks.iter().map(|task| task.weight).collect();
     let core = Core { tasks, places: &places, weights: &weights, params };
     let (up, down) = match method.run {
-        Run::Core(run) | Run::Pair(run) => run(&core)?,
+        Run::Core(run) | Run::Pair(run) | Run::Either(run, _) => run(&core)?,
         Run::Ranked(run) => run(&core, rank)?,
         Run::Dense(_) | Run::EachFactor(_) | Run::Best => panic!("{} is of another kind", method.name),
     };
