@@ -33,7 +33,7 @@ const BETA: f64 = 0.25;
 const DENSITY: f64 = 0.25;
 const ROUNDS: usize = 1000;
 /// How far the bases may still turn, Frobenius, relative to √r.
-const TOLERANCE: f64 = 1e-9;
+const TOLERANCE: f64 = 1e-7;
 
 fn sum(core: &Core<'_>, rank: usize) -> Result<Factors, Failure> {
     run(core, rank, &|cores| cores.iter().skip(1).fold(cores[0].clone(), |sum, core| sum + core))
