@@ -46,10 +46,15 @@ fn the_table_of_methods_is_made_from_the_code() {
     let mut table = "| `--method` | what | works on | rank of the result |\n|---|---|---|---|\n".to_owned();
     table.push_str("| none | the weighted sum, exactly | everything | Σ r |\n");
     for method in METHODS {
-        let (on, rank) = match (method.is_dense(), method.is_ranked()) {
-            (true, _) => ("elements of dense updates", "full, or `--rank`"),
-            (false, true) => ("factors", "the largest r, or `--rank`"),
-            (false, false) => ("factors", "Σ r at most, or `--rank`"),
+        let on = match (method.is_dense(), method.takes_any()) {
+            (true, _) => "elements of dense updates",
+            (false, true) => "factors, else dense updates",
+            (false, false) => "factors",
+        };
+        let rank = match (method.is_dense(), method.is_ranked()) {
+            (true, _) => "full, or `--rank`",
+            (false, true) => "the largest r, or `--rank`",
+            (false, false) => "Σ r at most, or `--rank`",
         };
         table.push_str(&format!("| `{}` | {} | {on} | {rank} |\n", method.name, method.what));
     }

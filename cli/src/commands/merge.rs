@@ -152,6 +152,8 @@ fn explain(method: &Method, console: Console) -> Run {
     }
     let works = if method.is_dense() {
         "element by element on the dense update of each target; --rank makes low-rank updates of the result"
+    } else if method.takes_any() {
+        "on the factors of low-rank updates, whose dense matrix is never formed, and on dense updates where there are none"
     } else {
         "on the factors of low-rank updates; the dense matrix is never formed"
     };

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_core::Adapter;
-use fitment_core::model::{Edit, Lora, LoraForm, Origin, Target, TensorName};
+use fitment_core::model::{Add, Edit, Lora, LoraForm, Origin, Target, TensorName};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_merge::{
     Error, Input, Limit, METHODS, Merged, Method, Options, Params, Values, WeightRule, Weights, merge, method,
@@ -151,4 +151,48 @@ fn layers_of_weight_0_count_as_layers() {
     let factors: Vec<f64> =
         merged.adapter.edits.iter().zip(&adapter.edits).map(|(a, b)| first(a) / first(b)).collect();
     assert_eq!(factors, [1.0, 2.0]);
+}
+
+/// `s·up·down` of each edit, row by row.
+fn products(adapter: &Adapter<'_>) -> Vec<Vec<f64>> {
+    let numbers = |tensor: &Tensor<'_>| -> Vec<f64> {
+        let chunks = tensor.bytes().chunks_exact(4);
+        chunks.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()).into()).collect()
+    };
+    let product = |edit: &Edit<'_>| match edit {
+        Edit::Lora(lora) => {
+            let (up, down) = (numbers(&lora.up), numbers(&lora.down));
+            let (rank, columns) = (lora.rank() as usize, COLUMNS as usize);
+            let at = |row: &[f64], column: usize| {
+                row.iter().enumerate().map(|(of, up)| lora.scale * up * down[of * columns + column]).sum()
+            };
+            up.chunks(rank).flat_map(|row| (0..columns).map(move |column| at(row, column))).collect()
+        }
+        Edit::Add(add) => numbers(&add.value),
+        _ => panic!("{} is no update", edit.kind()),
+    };
+    adapter.edits.iter().map(product).collect()
+}
+
+#[test]
+fn dense_updates_are_merged_as_their_factors_are() {
+    let targets = ["a.weight", "b.weight"];
+    let adapters = [adapter(1, 3, &targets), adapter(2, 2, &targets[..1])];
+    let dense = |adapter: &Adapter<'static>| {
+        let edits = products(adapter).into_iter().zip(targets).map(|(product, target)| {
+            let bytes: Vec<u8> = product.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect();
+            let value = Tensor::owned(Dtype::F32, Shape::new(&[ROWS, COLUMNS]).unwrap(), bytes).unwrap();
+            let target = Target::whole(TensorName::new(target).unwrap());
+            Edit::Add(Add { target, scale: 1.0, value, exceptions: None, origin: Origin::default() })
+        });
+        Adapter { edits: edits.collect(), ..Adapter::default() }
+    };
+    let wholes = [dense(&adapters[0]), dense(&adapters[1])];
+    for method in factor_methods().filter(|method| method.takes_any()) {
+        let [of_factors, of_wholes] =
+            [&adapters, &wholes].map(|adapters| products(&run(adapters, method, None).unwrap().adapter));
+        for (found, expected) in of_wholes.iter().flatten().zip(of_factors.iter().flatten()) {
+            assert!((found - expected).abs() < 1e-6, "{}: {found} {expected}", method.name);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A method over all targets: updates gathered, the method called, its result made an edit.
 
-use super::each_factor;
-use super::{Core, Dense, Elementwise, Factors, Failure, Method, Params, Run, Task};
+use super::{Core, Dense, Factors, Failure, Method, Params, Run, Task};
+use super::{each_factor, shares};
 use crate::base::{self, BaseView};
 use crate::error::Error;
 use crate::exact::{self, Context, Fault, same_part};
@@ -123,8 +123,15 @@ fn target<'a>(
     }
     let low_rank = low_rank(touches)?;
     match (method.run, low_rank) {
-        (Run::Core(run) | Run::Pair(run) | Run::Either(run, _), Some(updates)) => {
-            of_core(&name, updates, how, &run)
+        (Run::Core(run) | Run::Either(run, _), Some(updates)) => of_core(&name, updates, how, &run),
+        (Run::Shares(run) | Run::Pair(run), Some(updates)) => {
+            of_core(&name, updates, how, &|core| shares::of_factors(run, core))
+        }
+        (Run::Shares(run) | Run::Pair(run), None) => {
+            let (places, tasks, dims, like) = of_edits(context, touches)?;
+            let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params };
+            let sum = elements(&|dense| shares::of_elements(run, dense, how.weights), &dense)?;
+            stored(touches, sum, (dims, like), (limit, room))
         }
         (Run::Ranked(run), Some(updates)) => {
             of_core(&name, updates, how, &|core| run(core, rank(core, limit)))
@@ -136,7 +143,7 @@ fn target<'a>(
             Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
         }
         // A method of factors says nothing of biases and the like.
-        (Run::Core(_) | Run::Pair(_) | Run::Ranked(_) | Run::EachFactor(_) | Run::Best, low_rank) => {
+        (Run::Core(_) | Run::Ranked(_) | Run::EachFactor(_) | Run::Best, low_rank) => {
             let (edits, _) = exact::target(context, touches, false)?;
             Ok(Done { edits, is_summed: low_rank.is_none(), ..Done::default() })
         }
@@ -146,14 +153,17 @@ fn target<'a>(
                 None => of_edits(context, touches)?,
             };
             let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params };
-            let sum = elements(run, &dense)?;
+            let sum = elements(&run, &dense)?;
             stored(touches, sum, (dims, like), (limit, room))
         }
     }
 }
 
 /// What a rule makes of finite elements, which are finite too.
-pub(super) fn elements(run: Elementwise, dense: &Dense<'_>) -> Result<Vec<f32>, Fault> {
+pub(super) fn elements(
+    run: &dyn Fn(&Dense<'_>) -> Result<Vec<f32>, Failure>,
+    dense: &Dense<'_>,
+) -> Result<Vec<f32>, Fault> {
     let is_finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
     if !dense.tasks.iter().all(|(_, values)| is_finite(values)) {
         return Err(Fault::Undefined("an update holds what is no finite number in F32".to_owned()));

@@ -46,7 +46,7 @@ pub(super) fn merge(
     let Some([up, down]) = extents else { return Err(Fault::exact("there are no factors")) };
     let merged = |tasks: &[(f64, Vec<f32>)], dim: (usize, usize), role: &str| {
         let (dims, name) = ([dim.0 as u64, dim.1 as u64], format!("{name} {role}"));
-        let values = elements(run, &Dense { tasks, places: &places, dims: &dims, name: &name, params })?;
+        let values = elements(&run, &Dense { tasks, places: &places, dims: &dims, name: &name, params })?;
         Array2::from_shape_vec(dim, values.into_iter().map(f64::from).collect())
             .map_err(|_| Fault::exact("the updates have other shapes"))
     };

@@ -1,5 +1,5 @@
-use super::shares::{Gram, Weights, combined};
-use super::{Core, Factors, Failure, Method, Run};
+use super::shares::Angles;
+use super::{Failure, Method, Run};
 
 pub(super) const METHOD: Method = Method {
     name: "karcher",
@@ -10,54 +10,54 @@ pub(super) const METHOD: Method = Method {
     source: "mergekit 0.1.5 `karcher`, max_iter 10, tol 1e-5, on updates; it has no weights of adapters",
     warning: None,
     params: &[],
-    run: Run::Core(run),
+    run: Run::Shares(run),
 };
 
 const ROUNDS: usize = 10;
 const TOLERANCE: f64 = 1e-5;
 
-fn run(core: &Core<'_>) -> Result<Factors, Failure> {
-    let gram = Gram::new(core, Weights::First)?;
-    let adapters = core.weights.iter().filter(|weight| **weight != 0.0).count();
-    let directed: Vec<usize> = (0..gram.len).filter(|of| gram.norm(*of) > 0.0).collect();
+fn run(angles: &Angles<'_>) -> Result<Vec<f64>, Failure> {
+    let angles = angles.weighted();
+    let adapters = angles.weights.iter().filter(|weight| **weight != 0.0).count();
+    let directed: Vec<usize> = (0..angles.len()).filter(|of| angles.norm(*of) > 0.0).collect();
     if directed.is_empty() {
-        return combined(core, &vec![0.0; gram.len], Weights::First);
+        return Ok(vec![0.0; angles.len()]);
     }
     let part = 1.0 / directed.len() as f64;
     // Vectors are shares of the updates.
-    let mut mean = vec![0.0; gram.len];
-    directed.iter().for_each(|of| mean[*of] = part / gram.norm(*of));
-    if !scaled_to_one(&gram, &mut mean) {
+    let mut mean = vec![0.0; angles.len()];
+    directed.iter().for_each(|of| mean[*of] = part / angles.norm(*of));
+    if !scaled_to_one(&angles, &mut mean) {
         return Err(Failure::Undefined("the directions cancel: they have no mean".to_owned()));
     }
     for _ in 0..ROUNDS {
-        let mut step = vec![0.0; gram.len];
+        let mut step = vec![0.0; angles.len()];
         for of in &directed {
-            let cos = (gram.along(*of, &mean) / gram.norm(*of)).clamp(-1.0, 1.0);
+            let cos = (angles.along(*of, &mean) / angles.norm(*of)).clamp(-1.0, 1.0);
             let angle = libm::acos(cos);
             if angle < TOLERANCE {
                 continue;
             }
             let pull = part * angle / libm::sin(angle);
-            step[*of] += pull / gram.norm(*of);
+            step[*of] += pull / angles.norm(*of);
             step.iter_mut().zip(&mean).for_each(|(step, mean)| *step -= pull * cos * mean);
         }
-        let length = gram.norm_of(&step);
+        let length = angles.norm_of(&step);
         if length < TOLERANCE {
             break;
         }
         let (cos, sin) = (libm::cos(length), libm::sin(length) / length);
         mean.iter_mut().zip(&step).for_each(|(mean, step)| *mean = cos * *mean + sin * step);
-        scaled_to_one(&gram, &mut mean);
+        scaled_to_one(&angles, &mut mean);
     }
-    let size = directed.iter().fold(0.0, |sum, of| sum + gram.norm(*of)) / adapters as f64;
+    let size = directed.iter().fold(0.0, |sum, of| sum + angles.norm(*of)) / adapters as f64;
     mean.iter_mut().for_each(|share| *share *= size);
-    combined(core, &mean, Weights::First)
+    Ok(angles.of_updates(&mean))
 }
 
 /// Whether the vector has a direction.
-fn scaled_to_one(gram: &Gram, shares: &mut [f64]) -> bool {
-    let length = gram.norm_of(shares);
+fn scaled_to_one(angles: &Angles<'_>, shares: &mut [f64]) -> bool {
+    let length = angles.norm_of(shares);
     shares.iter_mut().for_each(|share| *share /= length);
     length > TOLERANCE
 }

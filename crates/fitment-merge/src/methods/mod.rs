@@ -41,6 +41,7 @@ pub(crate) use site::{Core, Dense, Failure, Task};
 use crate::input::{Input, Limit};
 use fitment_core::model::Edit;
 use fitment_math::ndarray::Array2;
+use shares::Shares;
 
 /// A way to make one update of several.
 #[derive(Clone, Copy)]
@@ -66,6 +67,11 @@ impl Method {
         matches!(self.run, Run::Dense(_))
     }
 
+    /// Whether it works on dense updates too, where there are no factors.
+    pub fn takes_any(&self) -> bool {
+        matches!(self.run, Run::Shares(_) | Run::Pair(_) | Run::Either(..) | Run::Dense(_))
+    }
+
     /// The limit of the method where none is asked for.
     pub(crate) fn limit(&self, inputs: &[Input<'_>]) -> Option<Limit> {
         let Run::Best = self.run else { return None };
@@ -85,10 +91,12 @@ impl Method {
 pub(crate) enum Run {
     /// From the factors of low-rank updates: gives factors. The dense matrix is never formed.
     Core(fn(&Core<'_>) -> Result<Factors, Failure>),
-    /// The same of exactly two adapters.
-    Pair(fn(&Core<'_>) -> Result<Factors, Failure>),
     /// The same, of the rank that it is told.
     Ranked(fn(&Core<'_>, usize) -> Result<Factors, Failure>),
+    /// From the lengths of updates of any kind and the angles between them.
+    Shares(Shares),
+    /// The same of exactly two adapters.
+    Pair(Shares),
     /// From factors where there are such, else element by element.
     Either(fn(&Core<'_>) -> Result<Factors, Failure>, Elementwise),
     /// Element by element of the dense updates, whatever their kind: gives a dense update.

@@ -1,5 +1,5 @@
-use super::shares::{Gram, Weights, combined};
-use super::{Core, Factors, Failure, Method, Run};
+use super::shares::Angles;
+use super::{Failure, Method, Run};
 
 pub(super) const METHOD: Method = Method {
     name: "model-stock",
@@ -9,29 +9,29 @@ pub(super) const METHOD: Method = Method {
     source: "Jang et al. 2024 (arXiv 2403.19522); mergekit 0.1.5 `model_stock` without filter_wise; it has no weights of adapters",
     warning: None,
     params: &[],
-    run: Run::Core(run),
+    run: Run::Shares(run),
 };
 
 /// Below this product of lengths a cosine counts as if the product were this, as in mergekit.
 const LEAST: f64 = 1e-6;
 
-fn run(core: &Core<'_>) -> Result<Factors, Failure> {
-    let gram = Gram::new(core, Weights::First)?;
-    let members: Vec<usize> = (0..gram.len).filter(|of| core.weights[*of] != 0.0).collect();
+fn run(angles: &Angles<'_>) -> Result<Vec<f64>, Failure> {
+    let angles = angles.weighted();
+    let members: Vec<usize> = (0..angles.len()).filter(|of| angles.weights[*of] != 0.0).collect();
     if members.len() < 2 {
         return Err(Failure::Undefined("model-stock is of 2 adapters or more, 1 named here".to_owned()));
     }
     let (mut sum, mut pairs) = (0.0, 0.0);
     for (at, a) in members.iter().enumerate() {
         for b in &members[..at] {
-            sum += gram.product(*a, *b) / (gram.norm(*a) * gram.norm(*b)).max(LEAST);
+            sum += angles.product(*a, *b) / (angles.norm(*a) * angles.norm(*b)).max(LEAST);
             pairs += 1.0;
         }
     }
     let (cos, count) = (sum / pairs, members.len() as f64);
     let divisor = 1.0 + (count - 1.0) * cos;
     let t = if divisor.abs() < LEAST { 0.0 } else { count * cos / divisor };
-    combined(core, &vec![t / count; gram.len], Weights::First)
+    Ok(angles.of_updates(&vec![t / count; angles.len()]))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-use super::shares::{Gram, Weights, combined};
-use super::{Core, Factors, Failure, Method, Run};
+use super::shares::Angles;
+use super::{Failure, Method, Run};
 
 pub(super) const METHOD: Method = Method {
     name: "multislerp",
@@ -10,41 +10,39 @@ pub(super) const METHOD: Method = Method {
     source: "mergekit 0.1.5 `multislerp` with a base, normalize_weights",
     warning: None,
     params: &[],
-    run: Run::Core(run),
+    run: Run::Shares(run),
 };
 
 const EPSILON: f64 = 1e-8;
 
-fn run(core: &Core<'_>) -> Result<Factors, Failure> {
-    let total: f64 = core.weights.iter().sum();
+fn run(angles: &Angles<'_>) -> Result<Vec<f64>, Failure> {
+    let total: f64 = angles.weights.iter().sum();
     if total == 0.0 {
         return Err(Failure::Undefined("the weights add up to 0: their mean is undefined".to_owned()));
     }
-    let weights: Vec<f64> = core.weights.iter().map(|weight| weight / total).collect();
-    let gram = Gram::new(core, Weights::Apart)?;
+    let weights: Vec<f64> = angles.weights.iter().map(|weight| weight / total).collect();
     if weights.iter().filter(|weight| **weight != 0.0).count() == 1 {
-        return combined(core, &weights, Weights::Apart);
+        return Ok(weights);
     }
     // uᵢ = Δᵢ·unit[i]; vectors are shares of the Δᵢ.
-    let unit: Vec<f64> = (0..gram.len).map(|of| 1.0 / (gram.norm(of) + EPSILON)).collect();
+    let unit: Vec<f64> = (0..angles.len()).map(|of| 1.0 / (angles.norm(of) + EPSILON)).collect();
     let mut mean: Vec<f64> = weights.iter().zip(&unit).map(|(weight, unit)| weight * unit).collect();
-    let length = gram.norm_of(&mean);
+    let length = angles.norm_of(&mean);
     if length < EPSILON {
-        return match gram.len {
-            2 => combined(core, &weights, Weights::Apart),
+        return match angles.len() {
+            2 => Ok(weights),
             _ => Err(Failure::Undefined("the directions cancel: they have no mean".to_owned())),
         };
     }
     mean.iter_mut().for_each(|share| *share /= length);
     let mut tangent: Vec<f64> = weights.iter().zip(&unit).map(|(weight, unit)| weight * unit).collect();
-    let towards = (0..gram.len).fold(0.0, |sum, of| sum + weights[of] * unit[of] * gram.along(of, &mean));
+    let towards =
+        (0..angles.len()).fold(0.0, |sum, of| sum + weights[of] * unit[of] * angles.along(of, &mean));
     tangent.iter_mut().zip(&mean).for_each(|(share, mean)| *share -= towards * mean);
-    let angle = gram.norm_of(&tangent) + EPSILON;
-    let size = (0..gram.len).fold(0.0, |sum, of| sum + weights[of] * gram.norm(of));
+    let angle = angles.norm_of(&tangent) + EPSILON;
+    let size = (0..angles.len()).fold(0.0, |sum, of| sum + weights[of] * angles.norm(of));
     let (cos, sin) = (libm::cos(angle), libm::sin(angle) / angle);
-    let shares: Vec<f64> =
-        mean.iter().zip(&tangent).map(|(mean, tangent)| size * (cos * mean + sin * tangent)).collect();
-    combined(core, &shares, Weights::Apart)
+    Ok(mean.iter().zip(&tangent).map(|(mean, tangent)| size * (cos * mean + sin * tangent)).collect())
 }
 
 #[cfg(test)]

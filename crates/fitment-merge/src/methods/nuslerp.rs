@@ -1,6 +1,6 @@
-use super::shares::{Gram, Weights, combined};
+use super::shares::Angles;
 use super::slerp::{arc, cosine};
-use super::{Core, Factors, Failure, Method, Run};
+use super::{Failure, Method, Run};
 
 pub(super) const METHOD: Method = Method {
     name: "nuslerp",
@@ -13,14 +13,14 @@ pub(super) const METHOD: Method = Method {
     run: Run::Pair(run),
 };
 
-fn run(core: &Core<'_>) -> Result<Factors, Failure> {
-    let gram = Gram::new(core, Weights::Apart)?;
-    let total: f64 = core.weights.iter().sum();
-    let second = core.weights.get(1).copied().unwrap_or(0.0);
+#[allow(clippy::unnecessary_wraps, reason = "the signature is that of all methods")]
+fn run(angles: &Angles<'_>) -> Result<Vec<f64>, Failure> {
+    let total: f64 = angles.weights.iter().sum();
+    let second = angles.weights.get(1).copied().unwrap_or(0.0);
     let t = if total.abs() < 1e-6 { 0.5 } else { second / total };
-    let cos = cosine(&gram);
+    let cos = cosine(angles);
     let (first, second) = arc(cos, t, 1.0 - cos * cos <= 1e-16);
-    combined(core, &[first, second], Weights::Apart)
+    Ok(vec![first, second])
 }
 
 #[cfg(test)]

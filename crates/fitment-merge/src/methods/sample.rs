@@ -1,6 +1,6 @@
 //! Updates that reference numbers were made of, and what tests of methods share.
 
-use super::{Core, Failure, Method, Params, Run, Task};
+use super::{Core, Failure, Method, Params, Run, Task, shares};
 use fitment_math::ndarray::{Array2, array};
 
 /// d1 and d2 of the elementwise reference numbers.
@@ -46,7 +46,8 @@ pub(super) fn try_merged(
     let weights: Vec<f64> = tasks.iter().map(|task| task.weight).collect();
     let core = Core { tasks, places: &places, weights: &weights, params };
     let (up, down) = match method.run {
-        Run::Core(run) | Run::Pair(run) | Run::Either(run, _) => run(&core)?,
+        Run::Core(run) | Run::Either(run, _) => run(&core)?,
+        Run::Shares(run) | Run::Pair(run) => shares::of_factors(run, &core)?,
         Run::Ranked(run) => run(&core, rank)?,
         Run::Dense(_) | Run::EachFactor(_) | Run::Best => panic!("{} is of another kind", method.name),
     };

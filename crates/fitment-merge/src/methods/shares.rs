@@ -3,43 +3,64 @@
 //! Inner products of `Δᵢ = Bᵢ·Aᵢ`, flattened, are those of the small products: `⟨Δᵢ, Δⱼ⟩ = ⟨BᵢᵀBⱼ, AᵢAⱼᵀ⟩`. The factors stand
 //! side by side as in the exact sum, so nothing is decomposed and the result has the same bytes on every machine.
 
-use super::{Core, Factors, Failure, Task};
+use super::{Core, Dense, Factors, Failure, Params, Task};
 use fitment_math::ndarray::Array2;
 
-/// Inner products of the updates of all adapters; those of an adapter that does not touch the target are 0.
-pub(super) struct Gram {
+/// The lengths of the updates of all adapters and the angles between them, as inner products. An adapter that does not touch
+/// the target has an update of 0.
+pub(crate) struct Angles<'a> {
     /// `[k, k]`, row by row.
     products: Vec<f64>,
-    /// Number of adapters.
-    pub(super) len: usize,
+    /// What every update is multiplied by.
+    factors: Vec<f64>,
+    /// Of all adapters.
+    pub(super) weights: &'a [f64],
+    pub(super) params: &'a Params,
 }
 
-/// Whether an update is multiplied by its adapter's weight first, where the published method has no weights.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Weights {
-    First,
-    Apart,
-}
+/// The `cᵢ` of a method, of all adapters.
+pub(crate) type Shares = fn(&Angles<'_>) -> Result<Vec<f64>, Failure>;
 
-impl Gram {
+impl<'a> Angles<'a> {
     /// # Errors
     /// For numbers that are not finite, or too large for their squares.
-    pub(super) fn new(core: &Core<'_>, weights: Weights) -> Result<Self, Failure> {
-        let len = core.weights.len();
+    fn new(
+        places: &[usize],
+        (weights, params): (&'a [f64], &'a Params),
+        inner: impl Fn(usize, usize) -> f64,
+    ) -> Result<Self, Failure> {
+        let len = weights.len();
         let mut products = vec![0.0; len * len];
-        let factor = |task: &Task| if weights == Weights::First { task.weight } else { 1.0 };
-        for (at, (a, &place)) in core.tasks.iter().zip(core.places).enumerate() {
-            for (b, &other) in core.tasks.iter().zip(core.places).take(at + 1) {
-                let product = finite(inner(a, b) * factor(a) * factor(b))?;
+        for (a, place) in places.iter().enumerate() {
+            for (b, other) in places.iter().enumerate().take(a + 1) {
+                let product = finite(inner(a, b))?;
                 products[place * len + other] = product;
                 products[other * len + place] = product;
             }
         }
-        Ok(Self { products, len })
+        Ok(Self { products, factors: vec![1.0; len], weights, params })
+    }
+
+    /// Those of the updates times their weights, for a method that has no weights itself.
+    pub(super) fn weighted(&self) -> Self {
+        let (len, weights) = (self.len(), self.weights);
+        let product = |(at, product): (usize, &f64)| product * weights[at / len] * weights[at % len];
+        let products = self.products.iter().enumerate().map(product).collect();
+        Self { products, factors: weights.to_vec(), ..*self }
+    }
+
+    /// Shares of the updates as they are, from those of the updates times what they are multiplied by.
+    pub(super) fn of_updates(&self, shares: &[f64]) -> Vec<f64> {
+        shares.iter().zip(&self.factors).map(|(share, factor)| share * factor).collect()
+    }
+
+    /// The number of adapters.
+    pub(super) fn len(&self) -> usize {
+        self.weights.len()
     }
 
     pub(super) fn product(&self, a: usize, b: usize) -> f64 {
-        self.products[a * self.len + b]
+        self.products[a * self.len() + b]
     }
 
     pub(super) fn norm(&self, of: usize) -> f64 {
@@ -59,21 +80,41 @@ impl Gram {
     }
 }
 
-/// `Σ cᵢ·Δᵢ` with the share of each adapter of the command; the weight is multiplied in where it comes first.
+/// `Σ cᵢ·Δᵢ` of low-rank updates: factors side by side.
 ///
 /// # Errors
-/// For shares that are not finite.
-pub(super) fn combined(core: &Core<'_>, shares: &[f64], weights: Weights) -> Result<Factors, Failure> {
-    for share in shares {
-        finite(*share)?;
-    }
-    let share = |(task, &place): (&Task, &usize)| {
-        let share = shares.get(place).copied().unwrap_or(0.0);
-        let weight = if weights == Weights::First { task.weight * share } else { share };
-        Task { weight, ..task.clone() }
-    };
-    let tasks: Vec<Task> = core.tasks.iter().zip(core.places).map(share).collect();
+/// What the method has no result for; numbers that are not finite.
+pub(super) fn of_factors(run: Shares, core: &Core<'_>) -> Result<Factors, Failure> {
+    let inner = |a: usize, b: usize| inner(&core.tasks[a], &core.tasks[b]);
+    let shares = all_finite(run(&Angles::new(core.places, (core.weights, core.params), inner)?)?)?;
+    let task = |(task, place): (&Task, &usize)| Task { weight: shares[*place], ..task.clone() };
+    let tasks: Vec<Task> = core.tasks.iter().zip(core.places).map(task).collect();
     Ok(Core { tasks: &tasks, ..*core }.weighted())
+}
+
+/// `Σ cᵢ·Δᵢ` of dense updates. The weights are those of all adapters.
+///
+/// # Errors
+/// As [`of_factors`].
+pub(super) fn of_elements(run: Shares, dense: &Dense<'_>, weights: &[f64]) -> Result<Vec<f32>, Failure> {
+    let wide = |(a, b): (&f32, &f32)| f64::from(*a) * f64::from(*b);
+    let inner = |a: usize, b: usize| {
+        let pairs = dense.tasks[a].1.iter().zip(&dense.tasks[b].1);
+        pairs.fold(0.0, |sum, pair| sum + wide(pair))
+    };
+    let shares = all_finite(run(&Angles::new(dense.places, (weights, dense.params), inner)?)?)?;
+    let parts: Vec<(f64, &[f32])> = dense
+        .tasks
+        .iter()
+        .zip(dense.places)
+        .map(|((_, values), place)| (shares[*place], &values[..]))
+        .collect();
+    let sum = |at: usize| parts.iter().fold(0.0, |sum, (share, values)| sum + share * f64::from(values[at]));
+    Ok((0..dense.elements()).map(|at| sum(at) as f32).collect())
+}
+
+fn all_finite(shares: Vec<f64>) -> Result<Vec<f64>, Failure> {
+    shares.into_iter().map(finite).collect()
 }
 
 fn finite(number: f64) -> Result<f64, Failure> {

@@ -1,5 +1,5 @@
-use super::shares::{Gram, Weights, combined};
-use super::{Core, Factors, Failure, Method, Param, Run};
+use super::shares::Angles;
+use super::{Failure, Method, Param, Run};
 
 pub(super) const METHOD: Method = Method {
     name: "slerp",
@@ -12,17 +12,18 @@ pub(super) const METHOD: Method = Method {
     run: Run::Pair(run),
 };
 
-fn run(core: &Core<'_>) -> Result<Factors, Failure> {
-    let gram = Gram::new(core, Weights::First)?;
-    let cos = cosine(&gram);
-    let (first, second) = arc(cos, core.params.t.unwrap_or(0.5), cos.abs() > 0.9995);
-    combined(core, &[first, second], Weights::First)
+#[allow(clippy::unnecessary_wraps, reason = "the signature is that of all methods")]
+fn run(angles: &Angles<'_>) -> Result<Vec<f64>, Failure> {
+    let angles = angles.weighted();
+    let cos = cosine(&angles);
+    let (first, second) = arc(cos, angles.params.t.unwrap_or(0.5), cos.abs() > 0.9995);
+    Ok(angles.of_updates(&[first, second]))
 }
 
 /// Between the first two updates; 0 where one of them is 0.
-pub(super) fn cosine(gram: &Gram) -> f64 {
-    let norms = gram.norm(0) * gram.norm(1);
-    if norms > 0.0 { (gram.product(0, 1) / norms).clamp(-1.0, 1.0) } else { 0.0 }
+pub(super) fn cosine(angles: &Angles<'_>) -> f64 {
+    let norms = angles.norm(0) * angles.norm(1);
+    if norms > 0.0 { (angles.product(0, 1) / norms).clamp(-1.0, 1.0) } else { 0.0 }
 }
 
 /// The shares of two vectors with this cosine.

@@ -162,7 +162,9 @@ fn noise(count: usize, seed: u64) -> Vec<f32> {
 fn dense_methods() -> impl Iterator<Item = (&'static Method, super::Elementwise)> {
     METHODS.iter().filter_map(|method| match method.run {
         Run::Dense(run) | Run::Either(_, run) => Some((*method, run)),
-        Run::Core(_) | Run::Pair(_) | Run::Ranked(_) | Run::EachFactor(_) | Run::Best => None,
+        Run::Core(_) | Run::Shares(_) | Run::Pair(_) | Run::Ranked(_) | Run::EachFactor(_) | Run::Best => {
+            None
+        }
     })
 }
 
