@@ -206,6 +206,11 @@ pub enum Note {
         /// The tensors.
         tensors: Vec<String>,
     },
+    /// Magnitudes, convolutions with a core, and interventions that are not linear keep their rank.
+    NotCut {
+        /// How many targets.
+        targets: usize,
+    },
     /// Some adapters are not bound to a base: nor is the result.
     Unbound,
     /// The method says nothing of what is no low-rank update: that is merged exactly.
@@ -244,6 +249,10 @@ impl fmt::Display for Note {
                 }
                 f.write_str("; the result is bound to the first that names them")
             }
+            Note::NotCut { targets } => write!(
+                f,
+                "{targets} targets keep their rank: magnitudes, convolutions with a core, and interventions that are not linear are not cut"
+            ),
             Note::Unbound => f.write_str("not all adapters are bound to a base, so the result is not either"),
             Note::Summed { targets } => {
                 write!(f, "{targets} targets with other than low-rank updates are merged exactly")

@@ -3,6 +3,7 @@
 use super::{Core, Dense, Factors, Failure, Method, Params, Run, Task};
 use super::{each_factor, shares};
 use crate::base::{self, BaseView};
+use crate::culprit::Culprit;
 use crate::error::Error;
 use crate::exact::{self, Context, Fault, same_part};
 use crate::gather::{Gathered, Touch, gather, labels};
@@ -17,6 +18,7 @@ use fitment_core::tensor::{Dtype, Shape, ShapeFault, Tensor};
 use fitment_math::bits;
 use fitment_math::ndarray::{Array2, ArrayView2, Axis, concatenate};
 use fitment_math::svd::{Dense as Matrix, approximate};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a target.
 #[derive(Default)]
@@ -90,6 +92,9 @@ pub(crate) fn merge<'a>(
             Err(fault) => culprits.push(exact::culprit(&context, touches, fault)),
         }
     }
+    if matches!(method.run, Run::EachFactor(_)) {
+        culprits.extend(averaged(inputs, &gathered));
+    }
     merged.adapter.edits.extend(exact::others(
         &context,
         &gathered,
@@ -107,6 +112,23 @@ pub(crate) fn merge<'a>(
     }
     merged.adapter.base = joined.base;
     Ok(merged)
+}
+
+/// Sites at which several adapters act: their `U` and `W` have no means of their own.
+fn averaged(inputs: &[Input<'_>], gathered: &Gathered<'_>) -> Vec<Culprit> {
+    let mut sites: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for (file, _, edit) in &gathered.interventions {
+        sites.entry(edit.label()).or_default().insert(*file);
+    }
+    let shared = sites.into_iter().filter(|(_, files)| files.len() > 1);
+    let culprit = |(target, files): (String, BTreeSet<usize>)| {
+        Culprit::Undefined {
+        target,
+        names: files.into_iter().map(|file| inputs[file].name.clone()).collect(),
+        reason: "U and W of interventions have no means of their own: (U, W) and (UQ, QᵀW) are one function for any orthogonal Q, and the mean depends on which was stored".to_owned(),
+    }
+    };
+    shared.map(culprit).collect()
 }
 
 fn target<'a>(
