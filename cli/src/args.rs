@@ -371,6 +371,9 @@ pub(crate) struct Merge {
     /// How much of the adapters' own lengths ctm keeps when it looks for bases: 0 for all alike, 1 for all of them
     #[arg(long, value_name = "SHARE")]
     pub(crate) beta: Option<f64>,
+    /// How much of the second adapter np-lora takes away where the first acts: 0 for nothing, 1 for all of it
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) eta: Option<f64>,
     /// Seed of what a method draws at random: with it, the same files give the same result
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,

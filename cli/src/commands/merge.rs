@@ -132,6 +132,7 @@ fn params(args: &Merge) -> Params {
         gamma: args.gamma,
         t: args.t,
         beta: args.beta,
+        eta: args.eta,
         seed: args.seed,
     }
 }

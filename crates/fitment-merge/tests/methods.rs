@@ -111,6 +111,11 @@ fn a_method_of_two_adapters_says_so() {
         let error = run(&adapters, method(name).unwrap(), None).unwrap_err();
         assert_eq!(error.to_string(), format!("{name} is between 2 adapters, 3 named here"));
     }
+    let error = run(&adapters, method("np-lora").unwrap(), None).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a.weight (adapter 0, adapter 1, adapter 2): np-lora is of 2 adapters, 3 named here"
+    );
     let error = run(&adapters[..1], method("model-stock").unwrap(), None).unwrap_err();
     assert_eq!(error.to_string(), "a.weight (adapter 0): model-stock is of 2 adapters or more, 1 named here");
 }

@@ -18,6 +18,7 @@ mod knots_ties;
 mod magnitude_prune;
 mod model_stock;
 mod multislerp;
+mod np_lora;
 mod nuslerp;
 mod params;
 mod peft_factors;
@@ -145,6 +146,7 @@ pub const METHODS: &[&Method] = &[
     &knots_ties::METHOD,
     &ctm::SUM,
     &ctm::TIES,
+    &np_lora::METHOD,
     &slerp::METHOD,
     &nuslerp::METHOD,
     &multislerp::METHOD,

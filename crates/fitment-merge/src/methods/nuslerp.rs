@@ -6,7 +6,7 @@ pub(super) const METHOD: Method = Method {
     name: "nuslerp",
     what: "between two updates along the arc, at the place that their weights say",
     formula: "(sin((1−t)φ)·Δ₁ + sin(tφ)·Δ₂) / sin φ, t = w₂/(w₁+w₂), φ the angle between Δ₁ and Δ₂, each flattened; \
-              (1−t)·Δ₁ + t·Δ₂ where 1 − cos² φ ≤ 1e-16; no update at all has a right angle to any",
+              (1−t)·Δ₁ + t·Δ₂ where 1 − cos² φ ≤ 1e-16; an update of 0 stands at a right angle to any",
     source: "mergekit 0.1.5 `nuslerp` with a base, nuslerp_flatten",
     warning: None,
     params: &[],

@@ -15,6 +15,8 @@ pub struct Params {
     pub t: Option<f64>,
     /// How much of the updates' own lengths `ctm` keeps when it looks for bases: 0 for all alike, 1 for all of them.
     pub beta: Option<f64>,
+    /// How much of the second adapter `np-lora` takes away where the first acts: 1 for all of it.
+    pub eta: Option<f64>,
     /// Of random choices. With the target's name and the adapter's place it decides every draw, whatever the order and threads.
     pub seed: u64,
 }
@@ -34,6 +36,8 @@ pub enum Param {
     T(f64),
     /// [`Params::beta`].
     Beta(f64),
+    /// [`Params::eta`].
+    Eta(f64),
     /// [`Params::seed`].
     Seed,
 }
@@ -48,6 +52,7 @@ impl Param {
             Param::Gamma(_) => "gamma",
             Param::T(_) => "t",
             Param::Beta(_) => "beta",
+            Param::Eta(_) => "eta",
             Param::Seed => "seed",
         }
     }
@@ -60,7 +65,8 @@ impl Param {
             | Param::Epsilon(value)
             | Param::Gamma(value)
             | Param::T(value)
-            | Param::Beta(value) => value,
+            | Param::Beta(value)
+            | Param::Eta(value) => value,
             Param::Seed => 0.0,
         }
     }
@@ -82,6 +88,7 @@ impl Params {
             Param::Gamma(_) => self.gamma,
             Param::T(_) => self.t,
             Param::Beta(_) => self.beta,
+            Param::Eta(_) => self.eta,
             Param::Seed => (self.seed != 0).then_some(self.seed as f64),
         }
     }
@@ -95,6 +102,7 @@ impl Params {
             Param::Gamma(0.0),
             Param::T(0.0),
             Param::Beta(0.0),
+            Param::Eta(0.0),
             Param::Seed,
         ];
         let takes = |param: Param| params.iter().any(|taken| taken.name() == param.name());
@@ -105,8 +113,10 @@ impl Params {
                 let taken = if taken.is_empty() { "none".to_owned() } else { taken.join(", ") };
                 return Some(format!("{method} takes no {}; of these it takes {taken}", param.name()));
             }
-            let is_share =
-                matches!(param, Param::Density(_) | Param::Gamma(_) | Param::T(_) | Param::Beta(_));
+            let is_share = matches!(
+                param,
+                Param::Density(_) | Param::Gamma(_) | Param::T(_) | Param::Beta(_) | Param::Eta(_)
+            );
             let is_in = value.is_finite()
                 && (!is_share || (0.0..=1.0).contains(&value))
                 && !(matches!(param, Param::Density(_)) && value == 0.0);

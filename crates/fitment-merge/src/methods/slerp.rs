@@ -5,7 +5,7 @@ pub(super) const METHOD: Method = Method {
     name: "slerp",
     what: "between two updates along the arc from one to the other",
     formula: "(sin((1−t)φ)·w₁Δ₁ + sin(tφ)·w₂Δ₂) / sin φ, φ the angle between w₁Δ₁ and w₂Δ₂, each flattened; \
-              (1−t)·w₁Δ₁ + t·w₂Δ₂ where |cos φ| > 0.9995; no update at all has a right angle to any",
+              (1−t)·w₁Δ₁ + t·w₂Δ₂ where |cos φ| > 0.9995; an update of 0 stands at a right angle to any",
     source: "mergekit 0.1.5 `slerp`, on updates instead of whole weights; it has no weights of adapters",
     warning: None,
     params: &[Param::T(0.5)],
