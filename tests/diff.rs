@@ -217,6 +217,21 @@ fn a_changed_tensor_that_was_said_to_be_unchanged_is_found() {
 }
 
 #[test]
+fn a_diff_that_is_bound_again_keeps_what_is_unchanged() {
+    let (base, tuned) = checkpoints();
+    let mut other = base.clone();
+    other.insert("norm".to_owned(), noise(&[5], 9, 1));
+    let files = [file(&base), file(&tuned), file(&other)];
+    let [base, tuned, other] = files.each_ref().map(|bytes| MemoryCheckpoint::new(bytes, None).unwrap());
+    let (_, made) = there(&base, &tuned, Form::Bits);
+    let mut adapter = fitment_core::read(&made).unwrap();
+    fitment_convert::bind(&mut adapter, &base).unwrap();
+    assert!(fitment_core::to_bytes(&adapter).unwrap() == made);
+    let error = fitment_convert::bind(&mut adapter, &other).unwrap_err();
+    assert!(error.to_string().contains("norm: the adapter asks for SHA-256"), "{error}");
+}
+
+#[test]
 fn diffs_chain_and_are_not_applied_twice() {
     let steps: Vec<Vec<u8>> = [(0, 0), (3, 10), (20, 7)]
         .iter()

@@ -23,6 +23,7 @@ const CONFIG_FACTS: &[&str] = &[
 ];
 
 /// Records in an adapter what it touches of a base: dtype, shape and SHA-256 of every target, architecture, config facts.
+/// What it says to be unchanged is held against the base and stays recorded.
 /// Interventions touch no tensor (spec section 5.6): of them layers and widths are compared.
 /// A tensor that an adapter without a base was to create becomes a plain `set` where the base has it in the same shape.
 ///
@@ -55,6 +56,12 @@ pub fn bind(adapter: &mut Adapter<'_>, base: &dyn Checkpoint) -> Result<(), Erro
         .filter(|known| known.component.is_none())
         .map(|known| (entry_key(known), known))
         .collect();
+    let unchanged: Vec<Target> =
+        recorded.iter().filter(|known| known.unchanged && known.component.is_none()).map(target_of).collect();
+    check_present(unchanged.iter(), base)?;
+    for target in &unchanged {
+        targets.entry(key(target)).or_insert(target);
+    }
     let tensors = targets.iter().map(|(key, target)| (known.get(key).copied(), *target));
     adapter.base.tensors = bound(&tensors.collect::<Vec<_>>(), base)?;
     if let Some(config) = base.config() {
@@ -134,6 +141,11 @@ fn fail_on(culprits: Vec<Clash>) -> Result<(), Error> {
     if culprits.is_empty() { Ok(()) } else { Err(Error::Mismatch { culprits }) }
 }
 
+/// An entry that no edit touches, to be looked for like a target.
+fn target_of(entry: &BaseTensor) -> Target {
+    Target { experts: entry.experts, ..Target::whole(entry.name.clone()) }
+}
+
 fn entry_key(entry: &BaseTensor) -> Key {
     (entry.name.to_string(), entry.experts.map(|range| (range.start, range.end)))
 }
@@ -189,7 +201,8 @@ fn entry(
     }
     let extra = known.map(|known| known.extra.clone()).unwrap_or_default();
     let (name, experts) = (target.name.clone(), target.experts);
-    BaseTensor { unchanged: false, component: None, name, experts, dtype, shape, digests: Vec::new(), extra }
+    let unchanged = known.is_some_and(|known| known.unchanged);
+    BaseTensor { unchanged, component: None, name, experts, dtype, shape, digests: Vec::new(), extra }
 }
 
 #[cfg(feature = "parallel")]
