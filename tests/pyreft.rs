@@ -10,10 +10,11 @@ use fitment_core::checkpoint::Checkpoint as _;
 use fitment_core::model::{
     Edit, FirstLast, Group, Intervention, Lora, Phase, Positions, Select, ShortPrompt, Site,
 };
-use fitment_core::tensor::Dtype;
+use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_math::ndarray::Array3;
 use fitment_tests::place::fixture;
+use fitment_torch::{Archive, Item};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -221,6 +222,9 @@ fn what_a_folder_does_not_say_is_asked_for_by_the_options_name() {
     // What would be passed over is refused.
     assert_eq!(refusal("untied", ReadOptions { formula: Some("direft"), ..said }), "leave it out");
     assert_eq!(refusal("consreft_fresh", ReadOptions { activation: Some("relu"), ..said }), "leave it out");
+    // Each place has one module there.
+    let alone = refusal("loreft_fresh", ReadOptions { positions: Some("f3|l2"), ..said });
+    assert_eq!(alone, "--positions f3+l2 gives every module both");
     let files = load("untied");
     let converted =
         read(&files.iter().collect(), &ReadOptions { positions: Some("f3|l2@-1"), ..said }).unwrap();
@@ -413,7 +417,7 @@ fn what_the_model_file_does_not_say_is_asked_for() {
     // A file without tensors, as a trainer saves it, is nothing.
     let plain = load("model_plain");
     let mut files: Files<'_> = plain.iter().collect();
-    let empty = fitment_convert::torch::Archive::new("pytorch_model", &[]).unwrap();
+    let empty = Archive::new("pytorch_model", &[]).unwrap();
     let mut bytes = Vec::new();
     empty.write_to(&mut bytes).unwrap();
     files.insert("pytorch_model.bin", &bytes);
@@ -421,4 +425,60 @@ fn what_the_model_file_does_not_say_is_asked_for() {
     assert_eq!((converted.adapter.edits.len(), converted.losses.len()), (1, 0));
     files.insert("pytorch_model.bin", &bytes[..bytes.len() / 2]);
     assert!(matches!(read(&files, &said), Err(Error::Malformed { .. })));
+}
+
+/// Files of a folder whose one intervention has other tensors.
+fn with_tensors(change: impl Fn(&mut BTreeMap<String, Tensor<'static>>)) -> BTreeMap<String, Vec<u8>> {
+    let loaded = AdapterFiles::load(&fixture("pyreft").join("loreft_trained/adapter")).unwrap();
+    let mut files: BTreeMap<String, Vec<u8>> =
+        loaded.iter().map(|(path, bytes)| (path.to_owned(), bytes.to_vec())).collect();
+    let (path, bytes) = files.iter_mut().find(|(path, _)| path.starts_with("intkey_")).unwrap();
+    let state = TorchFile::read(path, bytes).unwrap().state_dict().unwrap();
+    let mut tensors =
+        state.tensors.into_iter().map(|named| (named.name, named.tensor.into_owned())).collect();
+    change(&mut tensors);
+    let items: Vec<Item<'_>> = tensors.into_iter().map(|(name, tensor)| Item::new(name, tensor)).collect();
+    let mut written = Vec::new();
+    Archive::new("x", &items).unwrap().write_to(&mut written).unwrap();
+    *bytes = written;
+    files
+}
+
+/// Whatever keeps `convert` from a folder is a finding of `validate`, and so is what it warns of.
+#[test]
+fn damaged_tensors_are_findings() {
+    let said = ReadOptions { positions: Some("l1"), activation: Some("none"), ..ReadOptions::default() };
+    let validated = |files: &BTreeMap<String, Vec<u8>>| {
+        let files: Files<'_> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+        let input = fitment_validate::Input { name: "x", files: &files, options: said };
+        let outcome =
+            fitment_validate::validate(&input, None, &fitment_validate::Options::default()).unwrap();
+        let codes = outcome.findings.iter().map(|finding| finding.code.0);
+        (codes.filter(|code| *code != "B017").collect::<Vec<_>>().join(" "), read(&files, &said).is_err())
+    };
+    let zeros = |dims: &[u64]| {
+        let shape = Shape::new(dims).unwrap();
+        let len = shape.byte_len(Dtype::F32).unwrap() as usize;
+        Tensor::owned(Dtype::F32, shape, vec![0u8; len]).unwrap()
+    };
+    let put = |name: &'static str, tensor: Tensor<'static>| {
+        with_tensors(|tensors| drop(tensors.insert(name.to_owned(), tensor.clone())))
+    };
+    assert_eq!(validated(&with_tensors(|_| ())), (String::new(), false));
+    assert_eq!(validated(&put("weight", zeros(&[16, 3]))), ("R006 R013".to_owned(), true));
+    assert_eq!(validated(&put("rotate_layer", zeros(&[16, 3]))).0, "B014 R009");
+    assert_eq!(validated(&put("gate", zeros(&[3]))), ("R012".to_owned(), false));
+    let bytes: Vec<u8> = (0..3).flat_map(|_| f32::NAN.to_le_bytes()).collect();
+    let nan = Tensor::owned(Dtype::F32, Shape::new(&[3]).unwrap(), bytes).unwrap();
+    assert_eq!(validated(&put("bias", nan)).0, "E012");
+    let half = with_tensors(|tensors| {
+        let up = tensors.get_mut("rotate_layer").unwrap();
+        *up = Tensor::owned(Dtype::F16, up.shape().clone(), vec![0u8; 16 * 3 * 2]).unwrap();
+    });
+    assert!(validated(&half).0.contains("E021"), "{:?}", validated(&half));
+    // Kept, and no part of what is computed.
+    let files = put("gate", zeros(&[3]));
+    let files: Files<'_> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+    let kept = read(&files, &said).unwrap().adapter.source.unwrap().kept;
+    assert!(kept.iter().any(|kept| kept.key.ends_with("/gate")));
 }

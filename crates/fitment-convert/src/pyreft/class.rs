@@ -1,6 +1,7 @@
 //! The six classes of pyreft 0.1.0 by the tensors of their files, and what each computes in the words of the model.
 
 use super::rules;
+use crate::error::one_line;
 use crate::orthogonal;
 use fitment_core::Finding;
 use fitment_core::model::{Intervention, Rounding};
@@ -8,6 +9,12 @@ use fitment_core::tensor::Tensor;
 use std::collections::BTreeMap;
 
 pub(super) type Tensors<'a> = BTreeMap<String, Tensor<'a>>;
+/// Tensors without effect, by their keys.
+pub(super) type Kept<'a> = Vec<(String, Tensor<'a>)>;
+
+/// What the classes save and do not use; the last two are of pyreft's PR 179, to train on.
+const UNUSED: &[&str] =
+    &["embed_dim", "interchange_dim", "proj_layer.bias", "rotate_layer_original", "rotate_layer_base"];
 
 /// A class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +76,7 @@ impl Class {
         edit: &mut Intervention<'a>,
         tensors: &Tensors<'a>,
         (file, findings): (&str, &mut Vec<Finding>),
-    ) -> Result<Vec<(String, Tensor<'a>)>, Finding> {
+    ) -> Result<Kept<'a>, Finding> {
         let wrong = |message: String| Finding::new(&rules::R_SHAPES, file, message);
         let get = |key: &str| {
             let missing = || Finding::new(&rules::R_KEYS, file, format!("there is no tensor {key:?}"));
@@ -121,9 +128,29 @@ impl Class {
         let origin = keys.iter().map(|(role, key)| ((*role).to_owned(), format!("{file}/{key}")));
         edit.origin.keys.extend(origin);
         edit.origin.rank = rank;
-        let unused = ["embed_dim", "interchange_dim", "rotate_layer_original", "rotate_layer_base"].iter();
-        let unused = unused.chain((self == Class::Nodireft).then_some(&"proj_layer.bias"));
-        Ok(unused.filter_map(|key| Some(((*key).to_owned(), tensors.get(*key)?.clone()))).collect())
+        let others = tensors.iter().filter(|(key, _)| !self.uses(key));
+        let unused: Kept<'a> = others.map(|(key, tensor)| (key.clone(), tensor.clone())).collect();
+        let strange = unused.iter().map(|(key, _)| key.as_str()).filter(|key| !UNUSED.contains(key));
+        let strange: Vec<String> = strange.map(one_line).collect();
+        if !strange.is_empty() {
+            let message = format!("it has tensors that {} does not: {}", self.name(), strange.join(", "));
+            findings.push(Finding::new(&rules::R_UNKNOWN, file, message));
+        }
+        Ok(unused)
+    }
+
+    /// Whether what the class computes takes a tensor of that name.
+    fn uses(self, key: &str) -> bool {
+        let rotation =
+            ["rotate_layer.parametrizations.weight.original", "rotate_layer.parametrizations.weight.0.base"];
+        let source = ["learned_source.weight", "learned_source.bias"];
+        match self {
+            Class::Loreft => ["rotate_layer", "weight", "bias"].contains(&key),
+            Class::Noreft => ["proj_layer.weight", "proj_layer.bias"].contains(&key) || source.contains(&key),
+            Class::Nodireft => key == "proj_layer.weight" || source.contains(&key),
+            Class::Consreft | Class::Lobireft => key == "learned_source" || rotation.contains(&key),
+            Class::Direft => rotation.contains(&key) || source.contains(&key),
+        }
     }
 }
 

@@ -116,6 +116,7 @@ impl<'a> Folder<'a> {
             self.findings.push(Finding::new(&rules::R_CONFIG, CONFIG, message));
         }
         let types = config.get("intervention_types");
+        let widths = list("intervention_dimensions");
         let mut seen: BTreeMap<[String; 2], u64> = BTreeMap::new();
         for (index, representation) in list("representations").iter().enumerate() {
             let named = match types {
@@ -123,8 +124,9 @@ impl<'a> Folder<'a> {
                 one => one,
             };
             let class = named.and_then(Value::as_str).map(Class::of_type);
+            let width = widths.get(index).and_then(Value::as_u64);
             let place = match Place::of(representation) {
-                Ok(place) => place,
+                Ok(place) => Place { width, ..place },
                 Err(message) => {
                     let at = format!("representations[{index}]");
                     self.findings.push(Finding::new(&rules::R_CONFIG, at, message));
@@ -213,8 +215,21 @@ impl<'a> Folder<'a> {
             let message = format!("the config says rank {said}, its tensors have {rank}");
             self.findings.push(Finding::new(&rules::R_RANK, name, message));
         }
+        if let (Some(said), Some(found)) = (place.width, width(&tensors))
+            && said != found
+        {
+            let message = format!("the config says width {said}, its tensors have {found}");
+            self.findings.push(Finding::new(&rules::R_WIDTH, name, message));
+        }
         self.members.push(Member { file: name.to_owned(), site, number, classes, tensors });
     }
+}
+
+/// How many numbers of a state the tensors read.
+fn width(tensors: &Tensors<'_>) -> Option<u64> {
+    let dim = |key: &str, axis: usize| tensors.get(key)?.dims().get(axis).copied();
+    let source = dim("weight", 1).or_else(|| dim("learned_source.weight", 1));
+    source.or_else(|| dim("rotate_layer.parametrizations.weight.original", 0))
 }
 
 fn single(class: Class) -> &'static [Class] {

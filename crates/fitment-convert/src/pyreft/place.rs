@@ -55,6 +55,8 @@ pub(super) struct Place {
     pub(super) units: u64,
     /// What the config says; the tensors count.
     pub(super) rank: Option<u64>,
+    /// What the config says beside the representation; the tensors count.
+    pub(super) width: Option<u64>,
     pub(super) subspaces: bool,
 }
 
@@ -84,6 +86,7 @@ impl Place {
                 .unwrap_or("pos".to_owned()),
             units: number("max_number_of_units").unwrap_or(1),
             rank: number("low_rank_dimension"),
+            width: None,
             subspaces: field("subspace_partition").is_some_and(|value| !value.is_null()),
         })
     }
@@ -107,7 +110,7 @@ impl Place {
             Some((layer, component, unit, units.parse().ok()?))
         });
         let (layer, component, unit, units) = between?;
-        let place = Self { layer, component, unit, units, rank: None, subspaces: false };
+        let place = Self { layer, component, unit, units, rank: None, width: None, subspaces: false };
         Some((place, number.parse().ok()?))
     }
 
@@ -205,6 +208,7 @@ mod tests {
             unit: "pos".to_owned(),
             units: 1,
             rank: None,
+            width: None,
             subspaces: false,
         };
         let site = |component: &str| place(component).site("file").map(|site| site.to_string()).ok();
@@ -224,6 +228,7 @@ mod tests {
             unit: "pos".to_owned(),
             units: 1,
             rank: Some(3),
+            width: None,
             subspaces: false,
         };
         let list = json!([4, "block_output", "pos", 1, 3, null, null, null, null, 0, null, null, true, null]);

@@ -1,4 +1,4 @@
-use super::class::Class;
+use super::class::{Class, Kept};
 use super::folder::{self, CONFIG, Folder, MODEL, Member};
 use super::rules;
 use super::said::{Said, missing};
@@ -39,6 +39,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     if let Some(error) = missing(said.positions.is_none(), asks && said.activation.is_none(), None) {
         return Err(error);
     }
+    check_untied(&folder, &said, options)?;
     let (mut edits, mut kept) = (Vec::new(), Vec::new());
     for (member, class) in folder.members.iter().zip(classes) {
         match intervention(member, class, &said, &mut findings) {
@@ -104,6 +105,29 @@ fn fail_on_errors(findings: &mut Vec<Finding>) -> Result<(), Error> {
     Err(Error::Malformed { findings: std::mem::take(findings) })
 }
 
+/// Prefix and suffix of an untied adapter are two modules at every place.
+fn check_untied(folder: &Folder<'_>, said: &Said, options: &ReadOptions<'_>) -> Result<(), Error> {
+    if !said.positions.as_ref().is_some_and(|positions| positions.untied) {
+        return Ok(());
+    }
+    let beside =
+        |member: &Member<'_>| folder.members.iter().filter(|other| other.site == member.site).count();
+    let Some((member, count)) =
+        folder.members.iter().map(|member| (member, beside(member))).find(|(_, count)| *count != 2)
+    else {
+        return Ok(());
+    };
+    let text = options.positions.unwrap_or_default();
+    Err(Error::Option {
+        option: format!("--positions {text}"),
+        reason: format!(
+            "contradicts the files: it asks for two modules at every place, and {} is one of {count}",
+            member.file
+        ),
+        hint: format!("--positions {} gives every module both", text.replace('|', "+")),
+    })
+}
+
 /// The class of every member; the option decides where keys do not.
 fn classes(folder: &Folder<'_>, said: &Said) -> Result<Vec<Class>, Error> {
     let possible = || folder.members.iter().flat_map(|member| member.classes);
@@ -128,8 +152,6 @@ fn classes(folder: &Folder<'_>, said: &Said) -> Result<Vec<Class>, Error> {
     };
     folder.members.iter().map(one).collect()
 }
-
-type Kept<'a> = Vec<(String, Tensor<'a>)>;
 
 fn intervention<'a>(
     member: &Member<'a>,

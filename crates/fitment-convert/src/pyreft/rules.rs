@@ -12,4 +12,6 @@ fitment_core::rule_table! {
     R_ORTHONORMAL = "R009" Warning "pyreft: tensors" "The columns of a rotation are orthonormal within 1e-4." => "Training was resumed after a reload, which breaks it (pyreft PR 179). The function is what it is.";
     R_UNSUPPORTED = "R010" Error "pyreft: interventions" "Interventions are of the six classes of pyreft, on whole states of single positions (`pos`, one unit, no subspaces)." => "See the message: what to do depends on what it is.";
     R_MODEL = "R011" Error "pyreft: files" "`pytorch_model.bin` is a flat dict of tensors." => "Save the folder again with pyreft, or leave the file out if nothing of the model was trained.";
+    R_UNKNOWN = "R012" Warning "pyreft: tensors" "A file has no tensors beside those of its class." => "They are kept and have no effect. If the class is one of your own that uses them, the adapter computes something else.";
+    R_WIDTH = "R013" Warning "pyreft: config" "The config's `intervention_dimensions` are the widths of the tensors." => "The tensors count. pyreft itself would fail to load the folder, or change other states.";
 }

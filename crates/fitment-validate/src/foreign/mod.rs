@@ -4,12 +4,14 @@ mod peft;
 
 use crate::base::{self, BaseReport, Missing, missing_findings};
 use crate::error::Error;
-use crate::rules;
 use crate::validate::Input;
+use crate::{each, rules};
 use fitment_convert::{Checks, Clash, Error as ConvertError, Files, FormatId, ReadOptions, Unmapped, read};
+use fitment_core::check::check_model;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError, Names};
 use fitment_core::finding::{Finding, rules as format};
 use fitment_core::model::{Adapter, Edit};
+use fitment_core::{Depth, Severity};
 use std::collections::BTreeSet;
 
 /// What a look at a foreign adapter gives.
@@ -39,7 +41,11 @@ pub(crate) fn check<'a>(
     let mut look = Look { findings, is_refused, ..Look::default() };
     let options = ReadOptions { from: Some(format), base: None, ..options };
     match (read(files, &options), base) {
-        (Ok(converted), _) => look.adapter = Some(converted.adapter),
+        (Ok(converted), _) => {
+            look.add(converted.findings);
+            look.adapter = Some(converted.adapter);
+        }
+        (Err(ConvertError::Malformed { findings }), _) => look.add(findings),
         // Only a base can tell what such an adapter does.
         (Err(ConvertError::Ambiguous { what, reason, hint }), None) if hint.contains("--base") => {
             let message = format!("without a base this cannot be known: {reason}");
@@ -49,6 +55,9 @@ pub(crate) fn check<'a>(
             look.findings.push(Finding::new(&rules::B_UNSAID, what, format!("{reason} ({hint})")));
         }
         (Err(error @ ConvertError::Option { .. }), _) => return Err(error.into()),
+        (Err(ConvertError::Unsupported { what, reason, hint }), None) if !look.is_refused => {
+            look.add(vec![Finding::new(checks.unsupported, what, format!("{reason} ({hint})"))]);
+        }
         (Err(_), _) => {}
     }
     if let Some(base) = base {
@@ -59,8 +68,22 @@ pub(crate) fn check<'a>(
             look.findings.extend(peft::not_loaded(adapter, base));
         }
         look.findings.extend(mixed_dtypes(adapter));
+        // What no rule of the format speaks of, and no file of ours can hold.
+        if look.findings.iter().all(|finding| finding.severity != Severity::Error) {
+            let found = check_model(adapter, Depth::Values, &each::each).into_iter();
+            look.findings.extend(found.filter(|finding| finding.severity == Severity::Error));
+        }
     }
     Ok(look)
+}
+
+impl Look<'_> {
+    /// Adds findings that are not there yet: the rules of a format are checked before it is read and while it is.
+    fn add(&mut self, findings: Vec<Finding>) {
+        let more: Vec<Finding> =
+            findings.into_iter().filter(|finding| !self.findings.contains(finding)).collect();
+        self.findings.extend(more);
+    }
 }
 
 /// Reads the adapter against a base: its names become those on disk, and what does not fit comes out.
@@ -81,8 +104,7 @@ fn on_base<'a>(
         }
         // Reported already as breaches of the format, but for those that only a base shows.
         Err(ConvertError::Malformed { findings }) => {
-            let more = findings.into_iter().filter(|finding| !look.findings.contains(finding));
-            look.findings.extend(more.collect::<Vec<_>>());
+            look.add(findings);
             return Ok(());
         }
         Err(ConvertError::Unsupported { .. }) if look.is_refused => return Ok(()),
