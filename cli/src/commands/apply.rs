@@ -47,10 +47,8 @@ pub(crate) fn run(args: &Apply, console: Console) -> Run {
     };
     let plan = Plan::new(&inputs, &base, &options).map_err(|refusal| refused(&refusal, args, console))?;
     say_notes(&plan, console);
-    let (outcome, finished) = write((args, &weighted), &plan, &base, &cancel, console)?;
-    if let Some(rest) = args.rest.as_ref().filter(|_| split.has_rest()) {
-        split.write_rest(rest, args)?;
-    }
+    let (outcome, output) = write((args, &weighted), &plan, &base, &cancel, console)?;
+    let finished = split.finish(output, args)?;
     report((args, &split), &plan, (&outcome, &finished), console)?;
     Ok(Exit::Done)
 }
@@ -137,16 +135,18 @@ fn is_misfit(culprit: &Culprit) -> bool {
             | Culprit::RecordedShape { .. }
             | Culprit::RecordedDtype { .. }
             | Culprit::DifferentBases { .. }
+            | Culprit::AlreadyApplied { .. }
     )
 }
 
-fn write(
+/// Writes all tensors, to a place from which the output is still to be put in its own.
+fn write<'b>(
     (args, weighted): (&Apply, &[Weighted]),
     plan: &Plan<'_>,
-    base: &CheckpointDir,
+    base: &'b CheckpointDir,
     cancel: &AtomicBool,
     console: Console,
-) -> Result<(Outcome, Finished), Failure> {
+) -> Result<(Outcome, CheckpointOutput<'b>), Failure> {
     let tensors: Vec<&OutputTensor> = plan.tensors().collect();
     let config: Vec<ConfigEdit> =
         plan.config.iter().map(|change| (change.path.clone(), change.to.clone())).collect();
@@ -157,9 +157,7 @@ fn write(
     let progress = Progress::bytes(console, plan.bytes(), "applying");
     let outcome = fitment_apply::execute(plan, base, &output, &|bytes| progress.advance(bytes), cancel);
     progress.clear();
-    let outcome = outcome.map_err(stopped)?;
-    let finished = output.finish().map_err(of_io)?;
-    Ok((outcome, finished))
+    Ok((outcome.map_err(stopped)?, output))
 }
 
 fn stopped(error: fitment_apply::Error) -> Failure {

@@ -9,7 +9,9 @@ use fitment_apply::Input;
 use fitment_convert::fold::{self, Folded, Kept};
 use fitment_core::Adapter;
 use fitment_core::model::{About, Base, Edit};
-use fitment_io::{Access, CheckpointDir};
+use fitment_io::{Access, CheckpointDir, CheckpointOutput, Finished};
+use std::cell::RefCell;
+use std::io::Write;
 use std::path::Path;
 
 /// The adapters as weight edits alone.
@@ -115,6 +117,10 @@ impl<'a> Split<'a> {
         if let Some(rest) = &args.rest {
             // That it can be written is known before anything is.
             fitment_core::to_bytes(&self.rest)?;
+            if *rest == args.output {
+                let error = anyhow!("{}: both the result and the rest are to go there", rest.display());
+                return Err(Failure::new(Exit::Unusable, error).hint("name another file with --rest"));
+            }
             if self.has_rest() && rest.exists() && !args.force {
                 let error = anyhow!("{}: exists already", rest.display());
                 return Err(Failure::new(Exit::Unusable, error).hint("--force replaces it"));
@@ -138,23 +144,59 @@ impl<'a> Split<'a> {
         Err(failure.hint("--rest FILE writes what cannot be folded as a Fitment file, for a program that changes hidden states while the model runs"))
     }
 
-    /// Writes the rest, bound to the checkpoint that has just been written.
-    pub(crate) fn write_rest(&self, path: &Path, args: &Apply) -> Result<(), Failure> {
-        let base = CheckpointDir::open(&args.output, Access::Map).map_err(of_io)?;
-        let mut rest = Adapter { base: Base::default(), about: About::default(), ..self.rest.clone() };
-        fitment_convert::bind(&mut rest, &base).map_err(|error| open::of_convert(error, path))?;
-        let encoded = fitment_core::to_bytes(&rest)?;
-        let inputs: &[&Path] = &[&args.base];
-        fitment_io::write_file_atomic(path, encoded.len() as u64, (args.force, inputs), &|out| {
-            Ok(out.write_all(&encoded)?)
-        })
-        .map_err(of_io)
+    /// Puts the checkpoint in its place, and what is left of the interventions in that of `--rest`: both or neither.
+    pub(crate) fn finish(&self, output: CheckpointOutput<'_>, args: &Apply) -> Result<Finished, Failure> {
+        let Some(rest) = args.rest.as_ref().filter(|_| self.has_rest()) else {
+            return output.finish().map_err(of_io);
+        };
+        // A folder that is there only when the output is.
+        if rest.starts_with(&args.output) {
+            let finished = output.finish().map_err(of_io)?;
+            let encoded = self.bound_rest(rest, &args.output)?;
+            write_rest(rest, args, &encoded, &|| true)?;
+            return Ok(finished);
+        }
+        let encoded = self.bound_rest(rest, output.path())?;
+        let (waiting, finished) = (RefCell::new(Some(output)), RefCell::new(None));
+        let finish = || {
+            let done = waiting.take().map(CheckpointOutput::finish);
+            let is_there = matches!(done, Some(Ok(_)));
+            finished.replace(done);
+            is_there
+        };
+        let written = write_rest(rest, args, &encoded, &finish);
+        match finished.take() {
+            Some(Err(error)) => Err(of_io(error)),
+            Some(Ok(finished)) => written.map(|()| finished),
+            None => Err(written
+                .err()
+                .unwrap_or_else(|| Failure::new(Exit::Unusable, anyhow!("nothing was written")))),
+        }
+    }
+
+    /// The rest, bound to the checkpoint at `path`.
+    fn bound_rest(&self, rest: &Path, path: &Path) -> Result<Vec<u8>, Failure> {
+        let base = CheckpointDir::open(path, Access::Map).map_err(of_io)?;
+        let mut adapter = Adapter { base: Base::default(), about: About::default(), ..self.rest.clone() };
+        fitment_convert::bind(&mut adapter, &base).map_err(|error| open::of_convert(error, rest))?;
+        Ok(fitment_core::to_bytes(&adapter)?)
     }
 
     /// Edits of the rest.
     pub(crate) fn rest_len(&self) -> usize {
         self.rest.edits.len()
     }
+}
+
+/// Writes the rest. Before it appears, `ready` is called: it does not appear when that fails.
+fn write_rest(path: &Path, args: &Apply, encoded: &[u8], ready: &dyn Fn() -> bool) -> Result<(), Failure> {
+    let inputs: &[&Path] = &[&args.base];
+    let write = |out: &mut dyn Write| {
+        out.write_all(encoded)?;
+        out.flush()?;
+        if ready() { Ok(()) } else { Err("the checkpoint beside it was not written".into()) }
+    };
+    fitment_io::write_file_atomic(path, encoded.len() as u64, (args.force, inputs), &write).map_err(of_io)
 }
 
 fn is_intervention(edit: &Edit<'_>) -> bool {

@@ -139,6 +139,11 @@ impl<'b> CheckpointOutput<'b> {
         Ok(self)
     }
 
+    /// Where the output lies until it is finished: complete and readable once all tensors are written.
+    pub fn path(&self) -> &Path {
+        self.staging.path()
+    }
+
     /// Makes everything durable and puts the output in its place.
     ///
     /// # Errors
