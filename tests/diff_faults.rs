@@ -318,3 +318,24 @@ fn a_full_disk_leaves_nothing_and_the_older_output() {
         assert!(names(&at).is_empty());
     }
 }
+
+/// A diff with grown and new tensors, on what it made: shapes differ too, and the reason is named all the same.
+#[test]
+fn a_diff_that_grows_a_tensor_is_not_applied_twice() {
+    let room = scratch();
+    let root = room.path();
+    let base = tensors(0, 0);
+    let mut tuned = tensors(0, 50);
+    tuned.insert(name(5), noise(&[110, 512], 5, 50));
+    tuned.insert("new.weight".to_owned(), noise(&[4], 1, 1));
+    folder(&root.join("base"), &base, None);
+    folder(&root.join("tuned"), &tuned, None);
+    assert_done(&run(root, &["diff", "base", "tuned", "-o", OUT]));
+    assert_done(&run(root, &["apply", "base", OUT, "-o", "restored"]));
+    for twice in ["tuned", "restored"] {
+        let told = [&*format!("already applied: {} is the result of {OUT}", name(0))];
+        assert_refused(&run(root, &["apply", twice, OUT, "-o", "twice"]), 1, &told);
+    }
+    let none: [&str; 0] = [];
+    assert_refused(&run(root, &["apply", "tuned", OUT, "-o", "twice", "--allow-base-mismatch"]), 1, &none);
+}

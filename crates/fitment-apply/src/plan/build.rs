@@ -7,6 +7,7 @@ use super::{Input, Options, Plan};
 use crate::note::Note;
 use crate::refusal::{Culprit, Refusal};
 use fitment_core::checkpoint::{Checkpoint, Names, OutputTensor, TensorInfo, quantised};
+use fitment_core::identity::sha256;
 use fitment_core::model::ConfigValue;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,9 @@ pub(super) fn build<'a>(
     builder.copy_the_rest();
     let wanted = config::join(&gathered.config, inputs, &mut builder.culprits);
     let config = builder.config(wanted);
+    if let Some(applied) = builder.already_applied() {
+        builder.culprits = vec![applied];
+    }
     Refusal::unless_empty(std::mem::take(&mut builder.culprits))?;
     Ok(Plan {
         outputs: builder.outputs.into_values().collect(),
@@ -91,6 +95,21 @@ impl<'a> Builder<'_, 'a> {
         let unbound = used.into_iter().filter(|file| !self.inputs[*file].adapter.base.is_bound());
         let notes: Vec<Note> = unbound.map(|file| Note::Unbound { file: self.file(file) }).collect();
         self.notes.extend(notes);
+    }
+
+    /// Where something does not fit: whether the base is what a bit-exact change makes. Rows that have grown and tensors that
+    /// were created then say less than this.
+    fn already_applied(&self) -> Option<Culprit> {
+        if self.culprits.is_empty() {
+            return None;
+        }
+        let (name, expected, result) = self.digests.iter().find_map(|(name, expected)| {
+            expected.iter().find_map(|expected| Some((name, expected, expected.result?)))
+        })?;
+        let bytes = self.base.read(name).ok()?;
+        let (file, target) = (self.file(expected.file), name.clone());
+        (sha256(&bytes) == result && expected.digest != result)
+            .then_some(Culprit::AlreadyApplied { file, target })
     }
 
     fn check_finite(&mut self, touches: &BTreeMap<String, Vec<Touch<'a>>>) {

@@ -80,6 +80,14 @@ pub enum Culprit {
         /// The adapter is not bound and its tensor has the base's shape: bound to this base, it changes the tensor.
         rebinds: bool,
     },
+    /// The base is the result of a bit-exact change.
+    #[error("already applied: {target} is the result of {file}, not its base")]
+    AlreadyApplied {
+        /// The adapter.
+        file: String,
+        /// A tensor that has the bits which the adapter makes.
+        target: String,
+    },
     /// The base's tensor has another shape than the edit.
     #[error("{target}: {what} of {file} fits {expected}, the base has {found}")]
     WrongShape {
