@@ -169,6 +169,21 @@ fn a_sparse_diff_becomes_a_patch_with_the_checksum_of_its_model() {
     assert_eq!(ours[2..], theirs[2..]);
 }
 
+/// A tensor of which most changes is no shorter as positions and values; a patch can hold it all the same.
+#[test]
+fn a_dense_change_becomes_a_patch_too() {
+    let room = scratch();
+    let folder = fixture("peft").join("linear_bf16");
+    let [tuned, diff, patch, again] =
+        ["tuned", "d.safetensors", "patch.safetensors", "again"].map(|name| room.path().join(name));
+    let base = folder.join("base");
+    done(fitment().arg("apply").args([&base, &folder.join("adapter")]).arg("-o").arg(&tuned));
+    done(fitment().arg("diff").args([&base, &tuned]).args(["--as", "sparse", "-o"]).arg(&diff));
+    done(&mut convert("fitment", "trl", Some(&base), [&diff, &patch]));
+    done(fitment().arg("apply").args([&base, &patch]).arg("-o").arg(&again));
+    assert!(of_folder(&tuned) == of_folder(&again));
+}
+
 #[test]
 fn fastchat_folders_go_back_tensor_for_tensor() {
     let room = scratch();

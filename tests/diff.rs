@@ -173,6 +173,8 @@ fn everything_that_can_become_of_a_tensor() {
             Form::Add => "add",
         };
         assert_eq!([kind("sparse"), kind("ids"), kind("norm")], [Some(readable), Some("set"), None]);
+        let dense = if form == Form::Sparse { "set" } else { readable };
+        assert_eq!(kind("wide"), Some(dense), "half of it changes");
         assert_eq!(kind("odd"), Some("bits"), "NaN and infinities are told by their bits");
         let rows = adapter.edits.iter().find_map(|edit| match edit {
             Edit::Set(set) if set.target.name.as_str() == "embed" => {
@@ -311,7 +313,7 @@ fn tensors_of_several_blocks_and_differences_beyond_the_range() {
     let (before, after) =
         (MemoryCheckpoint::new(&before, None).unwrap(), MemoryCheckpoint::new(&after, None).unwrap());
     for (form, kinds) in
-        [(Form::Add, ["bits", "bits", "add"]), (Form::Sparse, ["sparse_set", "bits", "sparse_set"])]
+        [(Form::Add, ["set", "bits", "add"]), (Form::Sparse, ["sparse_set", "bits", "sparse_set"])]
     {
         let (_, bytes) = there(&before, &after, form);
         let adapter = fitment_core::read(&bytes).unwrap();

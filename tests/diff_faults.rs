@@ -294,7 +294,7 @@ fn a_full_disk_leaves_nothing_and_the_older_output() {
     let place = scratch();
     let root = place.path();
     folder(&root.join("base"), &tensors(0, 0), Some(3));
-    folder(&root.join("tuned"), &tensors(7, 1), Some(3));
+    folder(&root.join("tuned"), &tensors(7, 4), Some(3));
     let at = root.join("disk");
     let target = format!("disk/{OUT}");
     for form in FORMS {

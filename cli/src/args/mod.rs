@@ -336,7 +336,7 @@ pub(crate) enum DiffForm {
     Bits,
     /// Dense difference with exceptions: readable anywhere
     Add,
-    /// Positions and values of the elements that change
+    /// Positions and values of the elements that change; the whole tensor where that is no smaller
     Sparse,
 }
 

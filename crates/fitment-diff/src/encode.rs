@@ -102,6 +102,10 @@ impl Context<'_> {
         if let Some(outcome) = readable {
             return Ok((changed, outcome));
         }
+        // Whoever asks for a readable form has a reader that takes no bits.
+        if self.options.form != Form::Bits && can_be_set(pair) {
+            return Ok((changed, Outcome::Replaced));
+        }
         let layout = Layout::for_share(changed, pair.info.shape.elements());
         let (dtype, level) = (pair.info.dtype, self.options.level);
         let pieces = bits::encode_pieces(layout, dtype, pair.base, pair.tuned, level).map_err(failed)?;

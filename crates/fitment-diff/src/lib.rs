@@ -6,15 +6,15 @@
 //! | form | a changed tensor becomes |
 //! |---|---|
 //! | [`Form::Bits`] | `bits`, or `set` where that is no smaller |
-//! | [`Form::Sparse`] | `sparse_set`, where that is smaller than the tensor |
-//! | [`Form::Add`] | `add` of the difference, with exceptions where the rounded sum misses |
+//! | [`Form::Sparse`] | `sparse_set`, or `set` where that is no smaller |
+//! | [`Form::Add`] | `add` of the difference, with exceptions where the rounded sum misses; `set` where the difference is no number |
 //!
 //! With a rank or a largest error asked for (`LowRank`, feature `svd`), a matrix becomes `lora` with factors in F32, whose
 //! distance from the difference stands in `origin.approximation`; what is no matrix becomes `set` or `add`, and a matrix
 //! whose factors would be no smaller, or not near enough, takes its form.
 //!
-//! Whatever its form, a tensor that is not of F64, F32, F16 or BF16, or that holds a number which is not finite, becomes
-//! `bits`. Encoded tensors go to a [`Spool`], so that memory does not grow with the model. `sparse_set`, `add` and rows go
+//! In a readable form, a tensor that is not of F64, F32, F16 or BF16 becomes `set`. Whatever the form, one that holds a number
+//! which is not finite becomes `bits`. Encoded tensors go to a [`Spool`], so that memory does not grow with the model. `sparse_set`, `add` and rows go
 //! there block by block; a `bits` payload and factors are held until their tensor is done:
 //!
 //! ```

@@ -6,8 +6,8 @@ use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
-use fitment_core::model::{Edit, Set, SetDtype, Source, SparseSet, Target};
-use fitment_core::tensor::Tensor;
+use fitment_core::model::{Base, Edit, Set, SetDtype, Source, SparseSet, Target};
+use fitment_core::tensor::{Dtype, Shape, Tensor};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Wr
     let (mut tensors, mut losses) = (Vec::new(), Vec::new());
     let (mut names, mut elements) = (Vec::new(), 0);
     for edit in &adapter.edits {
-        match layout.hold(edit) {
+        match layout.hold(edit, &adapter.base) {
             Ok((name, held)) => {
                 elements += held.last().map_or(0, |(_, tensor)| tensor.elements());
                 names.push(name);
@@ -91,11 +91,12 @@ impl<'m> Layout<'m> {
     }
 
     /// The parameter's name and its tensors, or why they cannot be held.
-    fn hold<'a>(&self, edit: &Edit<'a>) -> Result<Held<'a>, &'static str> {
+    fn hold<'a>(&self, edit: &Edit<'a>, base: &Base) -> Result<Held<'a>, &'static str> {
         match edit {
             Edit::SparseSet(sparse) if !self.is_anchor => self.pair(sparse),
             Edit::Set(set) if self.is_anchor => whole(set),
-            Edit::SparseSet(_) | Edit::Set(_) if self.is_anchor => Err("an anchor holds whole parameters"),
+            Edit::Set(set) => self.all(set, base),
+            Edit::SparseSet(_) => Err("an anchor holds whole parameters"),
             Edit::Bits(_) => {
                 Err("a patch holds elements in the clear: `fitment diff --as sparse` gives them")
             }
@@ -110,6 +111,21 @@ impl<'m> Layout<'m> {
         let pair =
             [(format!("{name}{of_index}"), index), (format!("{name}{of_value}"), sparse.value.clone())];
         Ok((name, pair.into()))
+    }
+
+    /// A whole parameter as all its elements, where the base is known to have its dtype.
+    fn all<'a>(&self, set: &Set<'a>, base: &Base) -> Result<Held<'a>, &'static str> {
+        const NOT_HELD: &str = "a patch holds new elements of parameters";
+        let recorded = base.find(None, set.target.name.as_str()).and_then(|(tensor, _)| tensor.dtype);
+        let plain = set.rows.is_none() && !set.create && recorded == Some(set.value.dtype());
+        let count = set.value.elements();
+        let narrow = u32::try_from(count).ok().filter(|count| plain && *count > 0).ok_or(NOT_HELD)?;
+        let flat = || Shape::new(&[count]).map_err(|_| NOT_HELD);
+        let positions: Vec<u8> = (0..narrow).flat_map(u32::to_le_bytes).collect();
+        let index = Tensor::owned(Dtype::U32, flat()?, positions).map_err(|_| NOT_HELD)?;
+        let value =
+            Tensor::new(set.value.dtype(), flat()?, set.value.data().clone()).map_err(|_| NOT_HELD)?;
+        self.pair(&SparseSet { target: set.target.clone(), index, value, origin: set.origin.clone() })
     }
 
     /// The metadata of a patch that is none of TRL's, or no longer.
