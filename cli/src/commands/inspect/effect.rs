@@ -159,17 +159,15 @@ fn tokens(positions: &Positions) -> String {
     match &positions.select {
         Select::All => phase(positions.phase).to_owned(),
         Select::FirstLast(FirstLast { first, last, group, end_offset, .. }) => {
+            let is_prefix = *group == Group::Prefix || *last == 0;
+            let is_suffix = *group == Group::Suffix || *first == 0;
             let (first, last) = (format!("first {first}"), format!("last {last}"));
-            let ends = match group {
-                Group::Prefix => first,
-                Group::Suffix => last,
-                Group::Both => format!("{first} and {last}"),
+            let ends = match (is_prefix, is_suffix) {
+                (true, _) => first,
+                (_, true) => last,
+                (false, false) => format!("{first} and {last}"),
             };
-            let but = if *end_offset == -1 && *group != Group::Prefix {
-                ", its last token not counted"
-            } else {
-                ""
-            };
+            let but = if *end_offset == -1 && !is_prefix { ", its last token not counted" } else { "" };
             format!("{ends} tokens of {of}{but}")
         }
         Select::Explicit(numbers) => match numbers[..] {
