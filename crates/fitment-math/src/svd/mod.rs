@@ -1,7 +1,8 @@
 //! Low-rank approximation of a matrix: `A ≈ up · down` by its largest singular values, split evenly (`√σ` to each side).
 //!
 //! Small matrices are decomposed exactly. For larger ones a randomised range finder with two power iterations (Halko,
-//! Martinsson and Tropp 2011, algorithms 4.4 and 5.1) reads the matrix in blocks of rows and never holds it whole. All of it
+//! Martinsson and Tropp 2011, algorithms 4.4 and 5.1) reads the matrix in blocks of rows and never holds it whole; with
+//! [`approximate_from`] it begins where the caller says, and goes on until the values stand. All of it
 //! is arithmetic in f32 by the faer crate, and it uses the widest instructions of the processor: this is the one module
 //! whose results may differ between machines in their last bits, and the errors that it reports are measured on the
 //! factors as they are given.
@@ -99,6 +100,10 @@ const EXACT_ELEMENTS: usize = 1 << 24;
 /// Directions beyond the rank (Halko et al. recommend 5 to 10).
 const OVERSAMPLING: usize = 8;
 const POWER_ITERATIONS: usize = 2;
+/// The most of them where the start says where to look: there they end by themselves.
+const MOST_ITERATIONS: usize = 24;
+/// They end when one gains less than this of the squares that are left: the error is then within 1e-4 of the best.
+const STANDS: f64 = 2e-5;
 /// Elements in memory at once.
 const BLOCK: usize = 1 << 20;
 /// The first rank that is tried for a largest error.
@@ -109,8 +114,28 @@ const FIRST_RANK: usize = 16;
 /// # Errors
 /// [`Error::NotFinite`]; [`Error::NoConvergence`]; whatever reading the matrix gives.
 pub fn approximate(matrix: &dyn Blocks, limit: Limit) -> Result<Option<Approximation>, Error> {
+    approximate_from(matrix, limit, ArrayView2::from(&[[0.0; 0]; 0]))
+}
+
+/// The same, where much of the matrix's rows is known to lie near those of `start` `[any, columns]`: nearer to the best for
+/// as much work. A matrix that came of the sum of low-rank updates `Σ upᵢ·downᵢ` by a rule for its elements has the
+/// rows of the `downᵢ`.
+///
+/// # Errors
+/// As [`approximate`]; [`Error::NotFinite`] of `start` too, [`Error::Length`] where its rows are no rows of the matrix.
+pub fn approximate_from(
+    matrix: &dyn Blocks,
+    limit: Limit,
+    start: ArrayView2<'_, f32>,
+) -> Result<Option<Approximation>, Error> {
     let scaled = Scaled::new(matrix)?;
     let [rows, columns] = matrix.shape();
+    if start.nrows() > 0 && start.ncols() != columns {
+        return Err(Error::Length { what: "columns of the start", expected: columns, found: start.ncols() });
+    }
+    if start.iter().any(|number| !number.is_finite()) {
+        return Err(Error::NotFinite);
+    }
     let side = rows.min(columns);
     let most = match limit {
         Limit::Rank(most) | Limit::Error { most, .. } => most.min(side),
@@ -121,11 +146,16 @@ pub fn approximate(matrix: &dyn Blocks, limit: Limit) -> Result<Option<Approxima
     let is_small = side <= EXACT_SIDE && rows.saturating_mul(columns) <= EXACT_ELEMENTS;
     let mut directions = match limit {
         _ if is_small => side,
-        Limit::Rank(_) => (most + OVERSAMPLING).min(side),
-        Limit::Error { .. } => (FIRST_RANK + OVERSAMPLING).min(side),
+        Limit::Rank(_) => most.saturating_add(OVERSAMPLING).max(start.nrows()).min(side),
+        Limit::Error { .. } => (FIRST_RANK.max(start.nrows()) + OVERSAMPLING).min(side),
     };
+    let iterations = if start.is_empty() { POWER_ITERATIONS } else { MOST_ITERATIONS };
     loop {
-        let decomposed = if is_small { scaled.exact()? } else { scaled.randomised(directions)? };
+        let decomposed = if is_small {
+            scaled.exact()?
+        } else {
+            scaled.near_range(&directions_from(start, columns, directions), most, iterations)?
+        };
         let known = most.min(decomposed.values.len());
         match limit {
             Limit::Rank(_) => return scaled.product(&decomposed, known).map(Some),
@@ -222,14 +252,24 @@ impl<'m> Scaled<'m> {
         decompose(&whole)
     }
 
-    fn randomised(&self, directions: usize) -> Result<Decomposed, Error> {
-        let mut range = self.times(&signs(self.columns, directions))?.qr().compute_thin_Q();
-        for _ in 0..POWER_ITERATIONS {
-            let back = self.transposed_times(&range)?.qr().compute_thin_Q();
-            range = self.times(&back)?.qr().compute_thin_Q();
+    /// From `start` `[columns, directions]`: subspace iteration until the `rank` largest values stand, or at most so often.
+    fn near_range(&self, start: &Mat<f32>, rank: usize, iterations: usize) -> Result<Decomposed, Error> {
+        let mut range = self.times(start)?.qr().compute_thin_Q();
+        let mut back = self.transposed_times(&range)?;
+        let mut known = 0.0;
+        for _ in 0..iterations {
+            let turned = back.qr();
+            let energy = energy(turned.thin_R(), rank)?;
+            let left = (self.norm * self.norm - energy).max(0.0);
+            if energy - known <= STANDS * left {
+                break;
+            }
+            known = energy;
+            range = self.times(&turned.compute_thin_Q())?.qr().compute_thin_Q();
+            back = self.transposed_times(&range)?;
         }
         // (Qᵀ A)ᵀ = U S Vᵀ, so A ≈ (Q V) S Uᵀ.
-        let inner = decompose(&self.transposed_times(&range)?)?;
+        let inner = decompose(&back)?;
         let mut left = Mat::zeros(self.rows, inner.values.len());
         matmul(&mut left, Accum::Replace, &range, &inner.right, 1.0, Par::Seq);
         Ok(Decomposed { left, values: inner.values, right: inner.left })
@@ -340,6 +380,25 @@ fn decompose(matrix: &Mat<f32>) -> Result<Decomposed, Error> {
     let svd = matrix.thin_svd().map_err(|_| Error::NoConvergence)?;
     let values = svd.S().column_vector().iter().copied().collect();
     Ok(Decomposed { left: svd.U().to_owned(), values, right: svd.V().to_owned() })
+}
+
+/// The squares of the largest singular values, added up.
+fn energy(matrix: MatRef<'_, f32>, rank: usize) -> Result<f64, Error> {
+    let values = matrix.singular_values().map_err(|_| Error::NoConvergence)?;
+    Ok(values.iter().take(rank).map(|value| f64::from(*value).powi(2)).sum())
+}
+
+/// The rows of `start` as unit columns, so many of them as there are directions, the rest ±1.
+fn directions_from(start: ArrayView2<'_, f32>, columns: usize, directions: usize) -> Mat<f32> {
+    let mut whole = signs(columns, directions);
+    for (of, row) in start.rows().into_iter().enumerate().take(directions) {
+        let norm = row.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
+        // A row of zeros is no direction.
+        for (at, number) in row.iter().enumerate().filter(|_| norm > 0.0) {
+            whole[(at, of)] = (f64::from(*number) / norm) as f32;
+        }
+    }
+    whole
 }
 
 /// A reproducible matrix of ±1.
