@@ -13,6 +13,7 @@ use fitment_core::model::{Edit, Intervention, Lora};
 use fitment_core::tensor::Dtype;
 use fitment_math::ndarray::{Array2, Axis, concatenate};
 use fitment_math::svd::{Factors, shorten_by};
+use std::collections::BTreeSet;
 
 /// What became of an edit.
 enum Cut<'a> {
@@ -29,7 +30,10 @@ enum Cut<'a> {
 /// # Errors
 /// [`Error::Params`] when a rank is asked for that none exceeds; [`Error::Math`].
 pub(crate) fn truncate(merged: &mut Merged<'_>, limit: Limit) -> Result<(), Error> {
+    // Dense results are low-rank from the start where a limit is given.
+    let cut: BTreeSet<String> = merged.truncated.iter().map(|cut| cut.target.clone()).collect();
     let done = parallel::map(&merged.adapter.edits, |edit| match edit {
+        Edit::Lora(lora) if cut.contains(&lora.target.label()) => Ok(Cut::Other),
         Edit::Intervention(edit) => hidden(edit, limit),
         Edit::Lora(lora) if lora.magnitude.is_some() || lora.mid.is_some() => Ok(Cut::Kept),
         Edit::Lora(lora) => shortened(lora, limit),

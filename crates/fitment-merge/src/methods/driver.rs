@@ -1,5 +1,6 @@
 //! A method over all targets: updates gathered, the method called, its result made an edit.
 
+use super::stored::stored;
 use super::{Core, Dense, Factors, Failure, Method, Params, Run, Task};
 use super::{each_factor, shares};
 use crate::base::{self, BaseView};
@@ -13,20 +14,20 @@ use crate::parallel;
 use crate::room::Room;
 use crate::weights::Schedule;
 use fitment_core::Adapter;
-use fitment_core::model::{Add, Edit, Lora, LoraForm, Origin};
-use fitment_core::tensor::{Dtype, Shape, ShapeFault, Tensor};
+use fitment_core::model::{Edit, Lora, Origin};
+use fitment_core::tensor::Dtype;
 use fitment_math::bits;
-use fitment_math::ndarray::{Array2, ArrayView2, Axis, concatenate};
-use fitment_math::svd::{Dense as Matrix, approximate};
+use fitment_math::ndarray::{Array2, Axis, concatenate};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a target.
 #[derive(Default)]
-struct Done<'a> {
-    edits: Vec<Edit<'a>>,
-    truncated: Option<Truncated>,
-    is_summed: bool,
-    is_dense: bool,
+pub(super) struct Done<'a> {
+    pub(super) edits: Vec<Edit<'a>>,
+    pub(super) truncated: Option<Truncated>,
+    pub(super) is_summed: bool,
+    /// A matrix that a limit would make low-rank.
+    pub(super) is_dense: bool,
 }
 
 /// The updates of one target, each with the place of its adapter.
@@ -284,7 +285,7 @@ pub(super) fn factors(lora: &Lora<'_>) -> Option<Factors> {
 }
 
 /// A low-rank edit of the target and form of `like`, in F32, or F64 where that is.
-fn lora<'a>(like: &Lora<'a>, (up, down): &Factors) -> Option<Lora<'a>> {
+pub(super) fn lora<'a>(like: &Lora<'a>, (up, down): &Factors) -> Option<Lora<'a>> {
     let rank = up.ncols() as u64;
     let is_wide = [like.up.dtype(), like.down.dtype()].contains(&Dtype::F64);
     let dtype = if is_wide { Dtype::F64 } else { Dtype::F32 };
@@ -387,70 +388,4 @@ fn difference(new: (Dtype, &[u8]), base: (Dtype, &[u8])) -> Option<Vec<f32>> {
         values.extend(a.iter().zip(&b).map(|(a, b)| (a - b) as f32));
     }
     Some(values)
-}
-
-/// A dense result as an edit: low-rank where a limit asks for it, else the whole.
-fn stored<'a>(
-    touches: &[Touch<'a>],
-    sum: Vec<f32>,
-    (dims, like): (Vec<u64>, Option<&'a Lora<'a>>),
-    (limit, room): (Option<Limit>, &'a dyn Room),
-) -> Result<Done<'a>, Fault> {
-    let overflow = || Fault::exact("the result overflows");
-    let columns = dims.last().map_or(1, |columns| *columns as usize);
-    if let (Some(limit), Some(like)) = (limit, like) {
-        let matrix = Matrix { columns, numbers: &sum };
-        let side = columns.min(sum.len() / columns.max(1));
-        let limit = match limit {
-            Limit::Rank(rank) => {
-                fitment_math::svd::Limit::Rank(usize::try_from(rank).unwrap_or(side).min(side))
-            }
-            Limit::Error(relative) => fitment_math::svd::Limit::Error { relative, most: side },
-            Limit::Dynamic { .. } => {
-                return Err(Fault::Undefined(
-                    "a dynamic rank is one of low-rank updates: say --rank".to_owned(),
-                ));
-            }
-        };
-        let name = like.target.label();
-        let failed = |source| Fault::Failed(Error::Math { target: name.clone(), source });
-        let found = approximate(&matrix, limit).map_err(failed)?.ok_or_else(overflow)?;
-        let wide = |matrix: ArrayView2<'_, f32>| matrix.mapv(f64::from);
-        let mut edit = lora(like, &(wide(found.up.view()), wide(found.down.view()))).ok_or_else(overflow)?;
-        let errors = serde_json::json!({
-            "relative_error": found.relative_error,
-            "largest_error": found.largest_error,
-        });
-        edit.origin.extra.insert("approximation".to_owned(), errors);
-        let to = found.up.ncols() as u64;
-        let truncated =
-            Truncated { target: name, from: side as u64, to, relative_error: found.relative_error };
-        return Ok(Done { edits: vec![Edit::Lora(edit)], truncated: Some(truncated), ..Done::default() });
-    }
-    let target = touches.first().and_then(|touch| touch.edit.target()).ok_or_else(overflow)?.clone();
-    let (dims, sum) = as_stored(sum, dims, like);
-    let mut bytes = Vec::with_capacity(sum.len() * 4);
-    sum.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
-    drop(sum);
-    let bytes = room.keep(bytes).map_err(|error| Fault::Failed(Error::Room(error)))?;
-    let broken = |fault: ShapeFault| Fault::NotExact(fault.to_string());
-    let value = Tensor::new(Dtype::F32, Shape::new(&dims).map_err(broken)?, bytes).map_err(broken)?;
-    let edit = Add { target, scale: 1.0, value, exceptions: None, origin: Origin::default() };
-    Ok(Done { edits: vec![Edit::Add(edit)], is_dense: true, ..Done::default() })
-}
-
-/// An update in the axes of the stored tensor.
-fn as_stored(sum: Vec<f32>, dims: Vec<u64>, like: Option<&Lora<'_>>) -> (Vec<u64>, Vec<f32>) {
-    let Some(like) = like else { return (dims, sum) };
-    if like.transposed {
-        let (rows, columns) = (dims[0] as usize, dims[1] as usize);
-        let turned = (0..columns).flat_map(|column| (0..rows).map(move |row| (row, column)));
-        let turned = turned.map(|(row, column)| sum[row * columns + column]).collect();
-        return (vec![dims[1], dims[0]], turned);
-    }
-    if like.form == LoraForm::Conv {
-        let kernel = like.down.dims().get(1..).unwrap_or_default();
-        return ([&dims[..1], kernel].concat(), sum);
-    }
-    (dims, sum)
 }

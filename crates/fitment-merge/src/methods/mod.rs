@@ -30,6 +30,7 @@ mod shares;
 mod site;
 mod slerp;
 mod sparse;
+mod stored;
 mod svd_peft;
 mod task_arithmetic;
 mod ties;
