@@ -191,7 +191,7 @@ pub const FORMATS: &[Format] = &[
         id: FormatId::Trl,
         name: "trl",
         title: "TRL sparse patches",
-        what: "new elements of parameters, in all layouts of its pull requests but nvCOMP; `sparse_set` is written",
+        what: "new elements of parameters, in all layouts of its pull requests but nvCOMP; `sparse_set` and whole `set` are written",
         looked_for: "one safetensors file that says sparse_weight_patch, or of NAME.indices and NAME.values",
         detect: trl::detect,
         read: Some(trl::read),
