@@ -51,7 +51,7 @@ fn the_table_of_methods_is_made_from_the_code() {
             (false, true) => "factors, else dense updates",
             (false, false) => "factors",
         };
-        let rank = match (method.is_dense(), method.is_ranked()) {
+        let rank = match (method.is_dense(), method.has_largest_rank()) {
             (true, _) => "full, or `--rank`",
             (false, true) => "the largest r, or `--rank`",
             (false, false) => "Σ r at most, or `--rank`",

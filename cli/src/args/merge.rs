@@ -39,7 +39,7 @@ pub(crate) struct Merge {
     /// What a method multiplies its result by
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub(crate) lambda: Option<f64>,
-    /// Half width of della's probabilities
+    /// Half width of della's probabilities; what ram takes for no change
     #[arg(long, value_name = "NUMBER")]
     pub(crate) epsilon: Option<f64>,
     /// Share of the largest elements that breadcrumbs takes away

@@ -86,6 +86,11 @@ impl Method {
     pub fn is_ranked(&self) -> bool {
         matches!(self.run, Run::Ranked(_))
     }
+
+    /// Whether its result has the largest rank of the adapters where no other is asked for; else as many as all together.
+    pub fn has_largest_rank(&self) -> bool {
+        matches!(self.run, Run::Ranked(_) | Run::EachFactor(_) | Run::Best)
+    }
 }
 
 /// How a method is computed.

@@ -2,9 +2,9 @@
 
 use super::{Dense, Failure, Method, Run, combine, dare, dare_ties, magnitude_prune, sparse, ties};
 
-const WARNING: &str = "factors are merged apart, so the up of one adapter also meets the down of another: of random adapters \
-                       the result is off by 0.7 of the exact sum and more; without `factors` in the name, or without \
-                       --method, there are no such cross terms";
+const WARNING: &str = "factors are merged apart, so the up of one adapter also meets the down of another: of random adapters the \
+                       result is off by 0.7 of the exact sum and more; the merge without --method has no such cross terms, \
+                       nor have the methods of updates";
 
 pub(super) const LINEAR: Method = Method {
     name: "linear:peft",
