@@ -27,14 +27,14 @@ struct Rule {
 
 /// An adapter by its place in the command, from 1, or by its path there.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "adapter is its place in the command, from 1, or its path there")]
 enum Adapter {
     Place(usize),
     Path(String),
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number or a list of numbers is asked for")]
 enum Numbers {
     One(f64),
     Layers(Vec<f64>),

@@ -72,7 +72,7 @@ pub(crate) struct Schedule<'w> {
 
 impl<'w> Schedule<'w> {
     pub(crate) fn new<'l>(weights: &'w Weights, labels: impl Iterator<Item = &'l str>) -> Self {
-        Self { weights, layers: labels.filter_map(layer).max().map_or(0, |last| last + 1) }
+        Self { weights, layers: labels.filter_map(layer).max().map_or(0, |last| last.saturating_add(1)) }
     }
 
     fn depth(&self, label: &str) -> f64 {
@@ -174,6 +174,9 @@ mod tests {
         assert_eq!(at("layers.3.mlp.up", 1), 0.25);
         assert_eq!([0, 1, 2, 4].map(|layer| at(&format!("layers.{layer}.mlp.up"), 0)), [0.0, 0.5, 1.0, 0.0]);
         assert_eq!((at("layers.1.attn.q", 0), at("head", 1)), (2.0, 2.0));
+        let last = format!("layers.{}.mlp.up", u64::MAX);
+        let schedule = Schedule::new(&weights, [&last[..], "layers.0.mlp.up"].into_iter());
+        assert_eq!([&last[..], "layers.0.mlp.up"].map(|label| schedule.weight(label, 0)), [0.0, 0.0]);
         let none = Weights::default();
         assert_eq!(Schedule::new(&none, labels.into_iter()).weight("head", 0), 1.0);
     }
