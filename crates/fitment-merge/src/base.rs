@@ -5,12 +5,13 @@ use crate::exact::Fault;
 use crate::gather::{Key, key};
 use crate::input::{Input, Note, Options};
 use crate::numbers::wide;
+use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::identity::{hex, sha256};
-use fitment_core::model::{Base, BaseTensor, Digest, Target, TensorName};
+use fitment_core::model::{Base, BaseTensor, Digest, Edit, Target, TensorName};
 use fitment_core::tensor::Dtype;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the adapters say of their bases together.
 pub(crate) struct Joined {
@@ -40,14 +41,47 @@ pub(crate) fn join(inputs: &[Input<'_>], options: &Options<'_>, culprits: &mut V
             }
         }
     }
-    let Joiner { mut base, mut notes, other, .. } = joiner;
+    let Joiner { mut base, mut notes, mut other, .. } = joiner;
     notes.dedup();
+    let at_hand = options.base.filter(|_| options.allow_base_mismatch);
+    for (_, tensor) in tensors.values_mut() {
+        if at_hand.is_some_and(|base| take(tensor, base)) {
+            other.push(tensor.name.to_string());
+        }
+    }
     if !other.is_empty() {
-        notes.push(Note::OtherBase { tensors: other });
+        other.sort_unstable();
+        other.dedup();
+        notes.push(Note::OtherBase { tensors: other, is_at_hand: at_hand.is_some() });
     }
     base.tensors = tensors.into_values().map(|(_, tensor)| tensor).collect();
     unbind(&mut base, &used, &mut notes);
     Joined { base, notes }
+}
+
+/// Takes dtype and digests of the base at hand for what is recorded; whether they differ. What it lacks, or cannot
+/// read, is left to who asks for it.
+fn take(tensor: &mut BaseTensor, base: &dyn Checkpoint) -> bool {
+    let target = Target { experts: tensor.experts, ..Target::whole(tensor.name.clone()) };
+    let (mut dtype, mut digests) = (None, Vec::new());
+    for name in target.base_names() {
+        let Some(info) = base.tensors().get(&name) else { return false };
+        dtype = Some(info.dtype);
+        if !tensor.digests.is_empty() {
+            let Ok(bytes) = base.read(&name) else { return false };
+            digests.push(sha256(&bytes));
+        }
+    }
+    let is_other = tensor.dtype.is_some_and(|known| dtype.is_some_and(|found| found != known))
+        || tensor.digests != digests;
+    (tensor.dtype, tensor.digests) = (dtype.or(tensor.dtype), digests);
+    is_other
+}
+
+/// Forgets tensors that no edit touches: where the weight of a module is 0 there is none.
+pub(crate) fn keep_touched(adapter: &mut Adapter<'_>) {
+    let touched: BTreeSet<Key> = adapter.edits.iter().filter_map(Edit::target).map(key).collect();
+    adapter.base.tensors.retain(|tensor| tensor.unchanged || touched.contains(&entry_key(tensor)));
 }
 
 /// The records while they are joined.

@@ -1,4 +1,4 @@
-use crate::methods::{Method, Params};
+use crate::methods::{Method, Param, Params};
 use crate::weights::Weights;
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
@@ -146,6 +146,19 @@ impl Default for Options<'_> {
     }
 }
 
+impl Options<'_> {
+    /// What is told to a method, of the command or of a rule, where there is none.
+    pub(crate) fn unheard(&self) -> Option<&'static str> {
+        let rules = &self.weights.rules;
+        let of_rules = if rules.iter().any(|rule| rule.density.is_some()) {
+            Some("density")
+        } else {
+            rules.iter().any(|rule| rule.lambda.is_some()).then_some("lambda")
+        };
+        self.params.first_said().map(Param::name).or(of_rules)
+    }
+}
+
 impl fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
@@ -205,6 +218,8 @@ pub enum Note {
     OtherBase {
         /// The tensors.
         tensors: Vec<String>,
+        /// The result is for the base at hand.
+        is_at_hand: bool,
     },
     /// Magnitudes, convolutions with a core, and interventions that are not linear keep their rank.
     NotCut {
@@ -240,14 +255,17 @@ impl fmt::Display for Note {
             Note::OtherName { first, second } => {
                 write!(f, "the adapters name their bases differently: {first:?} and {second:?}")
             }
-            Note::OtherBase { tensors } => {
+            Note::OtherBase { tensors, is_at_hand } => {
                 let more = tensors.len().saturating_sub(1);
                 let first = tensors.first().map_or("", String::as_str);
                 write!(f, "made for bases of other content, as allowed: {first}")?;
                 if more > 0 {
                     write!(f, " and {more} more tensors")?;
                 }
-                f.write_str("; the result is bound to the first that names them")
+                f.write_str(match is_at_hand {
+                    true => "; the result is for the base at hand",
+                    false => "; the result is bound to the first that names them",
+                })
             }
             Note::NotCut { targets } => write!(
                 f,

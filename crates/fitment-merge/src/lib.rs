@@ -97,7 +97,14 @@ pub fn merge_into<'a>(
     room: &'a dyn Room,
 ) -> Result<Merged<'a>, Error> {
     let mut merged = match options.method {
-        None => exact::merge(inputs, options)?,
+        None => {
+            if let Some(name) = options.unheard() {
+                let reason =
+                    format!("{name} is for a method, and none is named: without one the sum is exact");
+                return Err(Error::Params { reason });
+            }
+            exact::merge(inputs, options)?
+        }
         Some(method) => methods::merge(inputs, options, (method, room))?,
     };
     // What is computed element by element, or at a rank, has it already.
@@ -107,6 +114,7 @@ pub fn merge_into<'a>(
     if let Some(limit) = limit.filter(|_| !is_cut) {
         truncate::truncate(&mut merged, limit)?;
     }
+    base::keep_touched(&mut merged.adapter);
     record::record(&mut merged, inputs, &Options { limit, ..*options })?;
     Ok(merged)
 }

@@ -1,7 +1,8 @@
 //! What the result says of its own making.
 
 use crate::error::Error;
-use crate::input::{DYNAMIC, Input, Limit, Merged, Note, Options};
+use crate::input::{DYNAMIC, Input, Limit, Merged, Note, Options, SiteRule};
+use crate::methods::Param;
 use crate::weights::{Values, WeightRule};
 use fitment_core::encode_checked;
 use serde_json::{Map, Value, json};
@@ -26,8 +27,17 @@ pub(crate) fn record(
     record.insert("parents".to_owned(), parents.into());
     let mut chosen = Map::new();
     for param in options.method.map_or(&[][..], |method| method.params) {
-        let value = options.params.said(*param).unwrap_or_else(|| param.default());
-        chosen.insert(param.name().to_owned(), value.into());
+        let value = match param {
+            Param::Seed => whole(options.params.seed),
+            _ => options.params.said(*param).unwrap_or_else(|| param.default()).into(),
+        };
+        chosen.insert(param.name().to_owned(), value);
+    }
+    if options.site_rule == SiteRule::Sum {
+        chosen.insert("at_one_site".to_owned(), "sum".into());
+    }
+    if let Some(directions) = options.subspace {
+        chosen.insert("subspace".to_owned(), directions.to_vec().into());
     }
     if !options.weights.rules.is_empty() {
         let rules: Vec<Value> = options.weights.rules.iter().map(rule).collect();
@@ -48,7 +58,7 @@ pub(crate) fn record(
         None => {}
     }
     let mismatched = merged.notes.iter().find_map(|note| match note {
-        Note::OtherBase { tensors } => Some(tensors.clone()),
+        Note::OtherBase { tensors, .. } => Some(tensors.clone()),
         _ => None,
     });
     if let Some(tensors) = mismatched {
@@ -59,6 +69,11 @@ pub(crate) fn record(
     }
     merged.adapter.extra.insert(FIELD.to_owned(), Value::Object(record));
     Ok(())
+}
+
+/// A number; as text where binary64 does not hold it.
+fn whole(number: u64) -> Value {
+    if number <= 1 << 53 { number.into() } else { number.to_string().into() }
 }
 
 fn rule(rule: &WeightRule) -> Value {

@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_core::Adapter;
-use fitment_core::model::{Add, Edit, Lora, LoraForm, Origin, Target, TensorName};
+use fitment_core::model::{Add, BaseTensor, Edit, Lora, LoraForm, Origin, Target, TensorName};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_merge::{
-    Error, Input, Limit, METHODS, Merged, Method, Options, Params, Values, WeightRule, Weights, merge, method,
+    Error, Input, Limit, METHODS, Merged, Method, Options, Params, SiteRule, Values, WeightRule, Weights,
+    merge, method,
 };
 
 const ROWS: u64 = 12;
@@ -156,6 +157,69 @@ fn layers_of_weight_0_count_as_layers() {
     let factors: Vec<f64> =
         merged.adapter.edits.iter().zip(&adapter.edits).map(|(a, b)| first(a) / first(b)).collect();
     assert_eq!(factors, [1.0, 2.0]);
+}
+
+#[test]
+fn what_is_told_to_no_method_is_an_error() {
+    let adapter = adapter(1, 2, &["a.weight"]);
+    let refused = |params: Params, weights: &Weights| {
+        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+        merge(&[input], &Options { params, weights, ..Options::default() }).unwrap_err().to_string()
+    };
+    let of_command = Params { t: Some(0.5), ..Params::default() };
+    let tail = "is for a method, and none is named: without one the sum is exact";
+    assert_eq!(refused(of_command, &Weights::default()), format!("t {tail}"));
+    let (pattern, adapter, weight, density) = ("*".to_owned(), None, None, Some(Values::One(0.5)));
+    let weights = Weights { rules: vec![WeightRule { pattern, adapter, weight, density, lambda: None }] };
+    assert_eq!(refused(Params::default(), &weights), format!("density {tail}"));
+}
+
+#[test]
+fn everything_that_makes_the_result_is_recorded() {
+    let adapter = adapter(1, 2, &["a.weight"]);
+    let options = |seed: u64| {
+        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+        let params = Params { seed, ..Params::default() };
+        let options = Options {
+            method: method("dare"),
+            params,
+            site_rule: SiteRule::Sum,
+            subspace: Some(&[0, 2]),
+            ..Options::default()
+        };
+        merge(&[input], &options).unwrap().adapter.extra["merge"]["options"].clone()
+    };
+    assert_eq!(options(7)["seed"], 7);
+    assert_eq!(options(u64::MAX)["seed"], u64::MAX.to_string());
+    assert_eq!((&options(0)["at_one_site"], &options(0)["subspace"][1]), (&"sum".into(), &2.into()));
+}
+
+#[test]
+fn a_tensor_that_no_edit_touches_is_no_part_of_the_base() {
+    let mut adapter = adapter(1, 2, &["layers.0.q.weight", "layers.1.q.weight"]);
+    adapter.base.tensors = ["layers.0.q.weight", "layers.1.q.weight"]
+        .map(|name| BaseTensor {
+            component: None,
+            name: TensorName::new(name).unwrap(),
+            experts: None,
+            dtype: Some(Dtype::F32),
+            shape: Some(Shape::new(&[ROWS, COLUMNS]).unwrap()),
+            digests: vec![[7; 32]],
+            unchanged: false,
+            extra: Default::default(),
+        })
+        .to_vec();
+    let (weight, density, lambda) = (Some(Values::Layers(vec![0.0, 1.0])), None, None);
+    let rule = WeightRule { pattern: "*".to_owned(), adapter: None, weight, density, lambda };
+    let weights = Weights { rules: vec![rule] };
+    for method in [None, method("ties")] {
+        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+        let merged =
+            merge(&[input], &Options { method, weights: &weights, ..Options::default() }).unwrap().adapter;
+        let names: Vec<&str> = merged.base.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!((merged.edits.len(), &names[..]), (1, &["layers.1.q.weight"][..]));
+        fitment_core::to_bytes(&merged).unwrap();
+    }
 }
 
 /// `s·up·down` of each edit, row by row.

@@ -78,6 +78,18 @@ impl fmt::Display for Param {
     }
 }
 
+/// Every parameter; the values are of no meaning.
+const ALL: &[Param] = &[
+    Param::Density(0.0),
+    Param::Lambda(0.0),
+    Param::Epsilon(0.0),
+    Param::Gamma(0.0),
+    Param::T(0.0),
+    Param::Beta(0.0),
+    Param::Eta(0.0),
+    Param::Seed,
+];
+
 impl Params {
     /// What was said of a parameter.
     pub fn said(&self, param: Param) -> Option<f64> {
@@ -93,20 +105,15 @@ impl Params {
         }
     }
 
+    /// The first of which something was said.
+    pub(crate) fn first_said(&self) -> Option<Param> {
+        ALL.iter().copied().find(|param| self.said(*param).is_some())
+    }
+
     /// Why the values are of no use, for a method that takes `params`.
     pub(crate) fn fault(&self, method: &str, params: &[Param]) -> Option<String> {
-        let all = [
-            Param::Density(0.0),
-            Param::Lambda(0.0),
-            Param::Epsilon(0.0),
-            Param::Gamma(0.0),
-            Param::T(0.0),
-            Param::Beta(0.0),
-            Param::Eta(0.0),
-            Param::Seed,
-        ];
         let takes = |param: Param| params.iter().any(|taken| taken.name() == param.name());
-        for param in all {
+        for param in ALL.iter().copied() {
             let Some(value) = self.said(param) else { continue };
             if !takes(param) {
                 let taken: Vec<&str> = params.iter().map(|param| param.name()).collect();
