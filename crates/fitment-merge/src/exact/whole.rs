@@ -65,7 +65,13 @@ pub(super) fn merge<'a>(
         let shapes: Vec<String> = parts.iter().map(|part| part.value.shape().to_string()).collect();
         return Err(Fault::NotExact(format!("the replacements have other shapes: {}", shapes.join(", "))));
     }
-    let (dtype, create) = (first.dtype, first.create);
+    let create = first.create;
+    // What is added to afterwards is not rounded before: the base's own dtype needs no saying.
+    let base = context.base.dtype(target).filter(|_| is_added_to && !create);
+    if base.is_some() && parts.iter().all(|part| Some(part.value.dtype()) == base) {
+        parts.iter_mut().for_each(|part| part.dtype = SetDtype::Base);
+    }
+    let dtype = parts[0].dtype;
     let value = match unanimous(&parts) {
         Some(value) => value,
         None => mean(context, target, &parts, &mut held, is_added_to)?,
