@@ -3,14 +3,20 @@
 
 use fitment_core::Adapter;
 use fitment_core::checkpoint::MemoryCheckpoint;
-use fitment_core::model::{Add, Edit, Origin, Set, SetDtype, Target, TensorName};
+use fitment_core::model::{
+    Add, Edit, Exceptions, Origin, Set, SetDtype, SparseAdd, SparseSet, Target, TensorName,
+};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
-use fitment_merge::{Input, Options, merge};
+use fitment_merge::{Input, Options, merge, method};
 
 /// One element in BF16, of the upper bits of binary32.
 fn element(value: f32) -> Tensor<'static> {
     let bytes = ((value.to_bits() >> 16) as u16).to_le_bytes().to_vec();
     Tensor::owned(Dtype::BF16, Shape::new(&[1]).unwrap(), bytes).unwrap()
+}
+
+fn checkpoint(header: &str, data: &[u8]) -> Vec<u8> {
+    [&64_u64.to_le_bytes()[..], format!("{header:<64}").as_bytes(), data].concat()
 }
 
 #[test]
@@ -29,8 +35,7 @@ fn a_replacement_is_not_rounded_before_something_is_added_to_it() {
     let add = Edit::Add(Add { target, scale: 1.0, value: element(step), exceptions: None, origin });
     let adapters = [set, add].map(|edit| Adapter { edits: vec![edit], ..Adapter::default() });
     let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned() };
-    let header = format!("{:<64}", r#"{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}"#);
-    let file = [&64_u64.to_le_bytes()[..], header.as_bytes(), element(1.0).bytes()].concat();
+    let file = checkpoint(r#"{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}"#, element(1.0).bytes());
     let base = MemoryCheckpoint::new(&file, None).unwrap();
     let inputs = [input(&adapters[0]), input(&adapters[1])];
     let merged = merge(&inputs, &Options { base: Some(&base), ..Options::default() }).unwrap();
@@ -38,4 +43,53 @@ fn a_replacement_is_not_rounded_before_something_is_added_to_it() {
     // BF16 has no number between 1 and 1 + step.
     assert_eq!((set.dtype, set.value.dtype()), (SetDtype::Base, Dtype::F32));
     assert_eq!(set.value.bytes(), (1.0 + step / 2.0).to_le_bytes());
+}
+
+#[test]
+fn methods_take_single_elements_and_exceptions_for_the_updates_that_they_are() {
+    let floats = |values: &[f32]| {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Tensor::owned(Dtype::F32, Shape::new(&[values.len() as u64]).unwrap(), bytes).unwrap()
+    };
+    let places = |places: &[u32]| {
+        let bytes: Vec<u8> = places.iter().flat_map(|place| place.to_le_bytes()).collect();
+        Tensor::owned(Dtype::U32, Shape::new(&[places.len() as u64]).unwrap(), bytes).unwrap()
+    };
+    let target = Target::whole(TensorName::new("w").unwrap());
+    let add = |value: &[f32], exceptions| {
+        let (target, value, origin) = (target.clone(), floats(value), Origin::default());
+        Edit::Add(Add { target, scale: 1.0, value, exceptions, origin })
+    };
+    let file = checkpoint(
+        r#"{"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#,
+        floats(&[1.0, 2.0, 3.0, 4.0]).bytes(),
+    );
+    let base = MemoryCheckpoint::new(&file, None).unwrap();
+    let result = |edits: [Edit<'static>; 2], name: &str| {
+        let adapters = edits.map(|edit| Adapter { edits: vec![edit], ..Adapter::default() });
+        let inputs = [0.5, 0.25].map(|weight| (weight, "a".to_owned())).into_iter().zip(&adapters);
+        let inputs: Vec<Input<'_>> =
+            inputs.map(|((weight, name), adapter)| Input { adapter, weight, name }).collect();
+        let options = Options { method: method(name), base: Some(&base), ..Options::default() };
+        let merged = merge(&inputs, &options).unwrap();
+        let Edit::Add(add) = &merged.adapter.edits[0] else { panic!() };
+        (add.value.dims().to_vec(), add.value.bytes().to_vec())
+    };
+    let (index, value, origin) = (places(&[1, 3]), floats(&[2.5, 3.0]), Origin::default());
+    let set = Edit::SparseSet(SparseSet { target: target.clone(), index, value, origin: origin.clone() });
+    let (index, value) = (places(&[0, 3]), floats(&[0.5, -1.0]));
+    let sum = Edit::SparseAdd(SparseAdd { target: target.clone(), scale: 2.0, index, value, origin });
+    let exceptions = Exceptions { index: places(&[2]), value: floats(&[7.0]) };
+    let corrected = add(&[0.5, 0.0, 0.0, -0.5], Some(exceptions));
+    for name in ["task-arithmetic", "ties", "ties:mergekit", "slerp", "breadcrumbs"] {
+        let [of_set, of_sum] = [add(&[0.0, 0.5, 0.0, -1.0], None), add(&[1.0, 0.0, 0.0, -2.0], None)];
+        let of_corrected = add(&[0.5, 0.0, 4.0, -0.5], None);
+        let found = result([set.clone(), sum.clone()], name);
+        assert_eq!(found, result([of_set.clone(), of_sum], name), "{name}");
+        assert_eq!(
+            result([corrected.clone(), set.clone()], name),
+            result([of_corrected, of_set], name),
+            "{name}"
+        );
+    }
 }

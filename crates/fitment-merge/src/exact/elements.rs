@@ -10,7 +10,7 @@ use fitment_core::tensor::{Dtype, Shape, Tensor};
 use std::collections::BTreeMap;
 
 /// Positions of an index tensor, U32 or I64.
-pub(super) fn positions(index: &Tensor<'_>) -> Vec<u64> {
+pub(crate) fn positions(index: &Tensor<'_>) -> Vec<u64> {
     let bytes = index.bytes();
     match index.dtype() {
         Dtype::U32 => {

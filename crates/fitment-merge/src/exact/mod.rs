@@ -14,9 +14,11 @@ use crate::gather::{Gathered, Touch, gather, is_additive};
 use crate::input::{Input, Limit, Merged, Note, Options, SiteRule};
 pub(crate) use change::same_part;
 use change::{Change, Start};
+pub(crate) use elements::positions;
 use fitment_core::Adapter;
 use fitment_core::model::{ConfigEdit, Edit, TensorName};
 use std::collections::BTreeMap;
+pub(crate) use whole::corrected;
 
 /// What every part of the merge looks at.
 pub(crate) struct Context<'c, 'a> {

@@ -166,7 +166,7 @@ fn restored(base: &Held, payload: &Tensor<'_>, digest: [u8; 32]) -> Result<Tenso
 }
 
 /// What a difference and its exceptions make of the base: the sum rounded once, then the exceptions.
-fn corrected(base: &Held, add: &fitment_core::model::Add<'_>) -> Result<Tensor<'static>, Fault> {
+pub(crate) fn corrected(base: &Held, add: &fitment_core::model::Add<'_>) -> Result<Tensor<'static>, Fault> {
     let damaged = || Fault::exact("the difference does not fit the base");
     let difference = widened(&add.value).filter(|values| values.len() == base.values.len());
     let difference = difference.ok_or_else(damaged)?;

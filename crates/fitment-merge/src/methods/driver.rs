@@ -1,13 +1,14 @@
 //! A method over all targets: updates gathered, the method called, its result made an edit.
 
 use super::stored::stored;
+use super::update::update;
 use super::{Core, Dense, Factors, Failure, Method, Params, Run, Task};
 use super::{each_factor, shares};
 use crate::base::{self, BaseView};
 use crate::culprit::Culprit;
 use crate::error::Error;
 use crate::exact::{self, Context, Fault, same_part};
-use crate::gather::{Gathered, Touch, gather, labels};
+use crate::gather::{Gathered, Touch, gather, is_additive, labels};
 use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
 use crate::numbers::{narrowed, widened};
 use crate::parallel;
@@ -16,7 +17,6 @@ use crate::weights::Schedule;
 use fitment_core::Adapter;
 use fitment_core::model::{Edit, Lora, Origin};
 use fitment_core::tensor::Dtype;
-use fitment_math::bits;
 use fitment_math::ndarray::{Array2, Axis, concatenate};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -327,6 +327,10 @@ fn of_edits<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>]) -> Result<Elem
         }
         dims = own;
         match tasks.last_mut().filter(|_| places.last() == Some(&touch.file)) {
+            // What an adapter has changed is no longer the base's.
+            Some(_) if !is_additive(touch.edit) => {
+                return Err(Fault::Undefined("it is replaced after it was changed".to_owned()));
+            }
             Some((_, sum)) => sum.iter_mut().zip(&update).for_each(|(sum, value)| *sum += *value),
             None => {
                 places.push(touch.file);
@@ -335,57 +339,4 @@ fn of_edits<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>]) -> Result<Elem
         }
     }
     Ok((places, tasks, dims, None))
-}
-
-/// What one edit adds to its tensor.
-fn update(context: &Context<'_, '_>, edit: &Edit<'_>) -> Result<(Vec<u64>, Vec<f32>), Fault> {
-    let no_weight = || Fault::exact("its elements are no weights to compute with");
-    match edit {
-        Edit::Add(add) if add.exceptions.is_none() => {
-            let scaled = |value| add.scale * value;
-            let values = mapped(add.value.dtype(), add.value.bytes(), scaled).ok_or_else(no_weight)?;
-            Ok((add.value.dims().to_vec(), values))
-        }
-        Edit::Set(set) if set.rows.is_none() && !set.create => {
-            let base = context.base.raw(&set.target, "what a replacement adds depends on the base")?;
-            let values = difference((set.value.dtype(), set.value.bytes()), (base.dtype, &base.bytes));
-            Ok((base.dims, values.ok_or_else(no_weight)?))
-        }
-        Edit::Bits(edit) => {
-            let base = context.base.raw(&edit.target, "what a bit-exact change adds depends on the base")?;
-            let mut bytes = base.bytes.to_vec();
-            bits::decode(edit.z.bytes(), base.dtype, &mut bytes)
-                .map_err(|error| Fault::NotExact(error.to_string()))?;
-            let values = difference((base.dtype, &bytes), (base.dtype, &base.bytes));
-            Ok((base.dims, values.ok_or_else(no_weight)?))
-        }
-        _ => Err(Fault::Undefined(format!("a {} has no dense update here", edit.kind()))),
-    }
-}
-
-/// Elements computed with at once.
-const BLOCK: usize = 1 << 16;
-
-/// Elements through a function of binary64, rounded to F32; `None` for a dtype that is no weight.
-fn mapped(dtype: Dtype, bytes: &[u8], map: impl Fn(f64) -> f64) -> Option<Vec<f32>> {
-    let size = dtype.bytes()?;
-    let mut values = Vec::with_capacity(bytes.len() / size);
-    for block in bytes.chunks(BLOCK * size) {
-        values.extend(crate::numbers::wide(dtype, block)?.into_iter().map(|value| map(value) as f32));
-    }
-    Some(values)
-}
-
-/// `new − base`, element by element; `None` for dtypes that are no weights, or other lengths.
-fn difference(new: (Dtype, &[u8]), base: (Dtype, &[u8])) -> Option<Vec<f32>> {
-    let sizes = [new.0.bytes()?, base.0.bytes()?];
-    if new.1.len() / sizes[0] != base.1.len() / sizes[1] {
-        return None;
-    }
-    let mut values = Vec::with_capacity(new.1.len() / sizes[0]);
-    for (a, b) in new.1.chunks(BLOCK * sizes[0]).zip(base.1.chunks(BLOCK * sizes[1])) {
-        let (a, b) = (crate::numbers::wide(new.0, a)?, crate::numbers::wide(base.0, b)?);
-        values.extend(a.iter().zip(&b).map(|(a, b)| (a - b) as f32));
-    }
-    Some(values)
 }

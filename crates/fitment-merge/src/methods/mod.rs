@@ -35,6 +35,7 @@ mod svd_peft;
 mod task_arithmetic;
 mod ties;
 mod tsv;
+mod update;
 
 pub(crate) use driver::merge;
 pub use params::{Param, Params};
