@@ -111,8 +111,10 @@ pub fn merge_into<'a>(
     let is_at_rank = |method: &Method| method.is_ranked() && matches!(options.limit, Some(Limit::Rank(_)));
     let is_cut = options.method.is_some_and(|method| method.is_dense() || is_at_rank(method));
     let limit = options.limit.or_else(|| options.method?.limit(inputs));
-    if let Some(limit) = limit.filter(|_| !is_cut) {
-        truncate::truncate(&mut merged, limit)?;
+    match limit {
+        Some(limit) if is_cut => truncate::reached(&merged.truncated, limit)?,
+        Some(limit) => truncate::truncate(&mut merged, limit)?,
+        None => {}
     }
     base::keep_touched(&mut merged.adapter);
     record::record(&mut merged, inputs, &Options { limit, ..*options })?;

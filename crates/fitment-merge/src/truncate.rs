@@ -53,7 +53,15 @@ pub(crate) fn truncate(merged: &mut Merged<'_>, limit: Limit) -> Result<(), Erro
     if whole > 0 {
         merged.notes.push(Note::NotCut { targets: whole });
     }
-    let largest = merged.truncated.iter().max_by_key(|cut| cut.from);
+    reached(&merged.truncated, limit)
+}
+
+/// That there is something to cut at the rank that is asked for.
+///
+/// # Errors
+/// [`Error::Params`] when no update has so large a rank.
+pub(crate) fn reached(truncated: &[Truncated], limit: Limit) -> Result<(), Error> {
+    let largest = truncated.iter().max_by_key(|cut| cut.from);
     match (limit, largest) {
         (Limit::Rank(rank), Some(largest)) if largest.from < rank => {
             let (from, target) = (largest.from, &largest.target);

@@ -106,6 +106,19 @@ fn every_method_gives_a_smaller_rank_where_it_is_asked_for() {
 }
 
 #[test]
+fn a_rank_above_all_is_an_error_of_dense_methods_too() {
+    let adapters = [adapter(1, 3, &["a.weight"]), adapter(2, 2, &["a.weight"])];
+    let error = run(&adapters, method("ties").unwrap(), Some(Limit::Rank(11))).unwrap_err();
+    let expected = "rank 11 is asked for; the largest there is has 10 (a.weight): nothing to cut";
+    assert_eq!(error.to_string(), expected);
+    for (name, rank) in [("ctm", 6), ("ctm-ties", 6), ("svd:peft", 6)] {
+        let error = run(&adapters, method(name).unwrap(), Some(Limit::Rank(rank))).unwrap_err().to_string();
+        assert_eq!(error, "rank 6 is asked for; the largest there is has 5 (a.weight): nothing to cut");
+        assert!(run(&adapters, method(name).unwrap(), Some(Limit::Rank(5))).is_ok());
+    }
+}
+
+#[test]
 fn a_method_of_two_adapters_says_so() {
     let adapters = [1, 2, 3].map(|seed| adapter(seed, 2, &["a.weight"]));
     for name in ["slerp", "nuslerp"] {

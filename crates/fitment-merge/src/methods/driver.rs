@@ -13,6 +13,7 @@ use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
 use crate::numbers::{narrowed, widened};
 use crate::parallel;
 use crate::room::Room;
+use crate::truncate::reached;
 use crate::weights::Schedule;
 use fitment_core::Adapter;
 use fitment_core::model::{Edit, Lora, Origin};
@@ -66,6 +67,10 @@ pub(crate) fn merge<'a>(
     let schedule = Schedule::new(options.weights, labels.iter().map(String::as_str));
     let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
     let work: Vec<&Vec<Touch<'a>>> = gathered.tensors.values().collect();
+    if let Some(limit) = options.limit.filter(|_| method.is_ranked()) {
+        let whole: Vec<Truncated> = work.iter().filter_map(|touches| all_ranks(touches)).collect();
+        reached(&whole, limit)?;
+    }
     let done = parallel::map(&work, |touches| {
         let label = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
         let weight = |(place, input): (usize, &Input<'a>)| input.weight * schedule.weight(&label, place);
@@ -113,6 +118,14 @@ pub(crate) fn merge<'a>(
     }
     merged.adapter.base = joined.base;
     Ok(merged)
+}
+
+/// The rank of all low-rank updates of a target side by side, of which nothing is cut.
+fn all_ranks(touches: &[Touch<'_>]) -> Option<Truncated> {
+    let rank = |touch: &Touch<'_>| if let Edit::Lora(lora) = touch.edit { lora.rank() } else { 0 };
+    let from = touches.iter().map(rank).sum();
+    let target = touches.first()?.edit.label()?;
+    Some(Truncated { target, from, to: from, relative_error: 0.0 })
 }
 
 /// Sites at which several adapters act: their `U` and `W` have no means of their own.
