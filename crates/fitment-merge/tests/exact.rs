@@ -46,6 +46,24 @@ fn a_replacement_is_not_rounded_before_something_is_added_to_it() {
 }
 
 #[test]
+fn new_elements_are_not_rounded_before_something_is_added_to_them() {
+    let step = 1.0_f32 / 128.0;
+    let (target, origin) = (Target::whole(TensorName::new("w").unwrap()), Origin::default());
+    let index = Tensor::owned(Dtype::U32, Shape::new(&[1]).unwrap(), vec![0; 4]).unwrap();
+    let value = element(1.0 + step);
+    let set = Edit::SparseSet(SparseSet { target: target.clone(), index, value, origin: origin.clone() });
+    let add = Edit::Add(Add { target, scale: 1.0, value: element(step), exceptions: None, origin });
+    let adapters = [set, add].map(|edit| Adapter { edits: vec![edit], ..Adapter::default() });
+    let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned() };
+    let inputs = [input(&adapters[0]), input(&adapters[1])];
+    let file = checkpoint(r#"{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}"#, element(1.0).bytes());
+    let base = MemoryCheckpoint::new(&file, None).unwrap();
+    let merged = merge(&inputs, &Options { base: Some(&base), ..Options::default() }).unwrap();
+    let Edit::SparseAdd(sum) = &merged.adapter.edits[0] else { panic!() };
+    assert_eq!((sum.scale, sum.value.bytes()), (1.0, &(step / 2.0).to_le_bytes()[..]));
+}
+
+#[test]
 fn methods_take_single_elements_and_exceptions_for_the_updates_that_they_are() {
     let floats = |values: &[f32]| {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -5,7 +5,7 @@ use super::whole::is_one;
 use super::{Context, Done, Fault};
 use crate::base::Held;
 use crate::numbers::{common, narrow, wide};
-use fitment_core::model::{Edit, Origin, Set, SetDtype, SparseSet, Target};
+use fitment_core::model::{Edit, Origin, Set, SetDtype, SparseAdd, SparseSet, Target};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use std::collections::BTreeMap;
 
@@ -59,6 +59,23 @@ impl<'t> Places<'t> {
                 Some(bytes) => all.extend_from_slice(bytes),
                 None => all.extend(self.computed(*place, setters, dtype, base)?),
             }
+        }
+        Ok(all)
+    }
+
+    /// What all places add to the base.
+    fn differences(&self, dtype: Dtype, base: &Held) -> Result<Vec<u8>, Fault> {
+        let no_weight = || Fault::exact("its elements are no weights to compute with");
+        let mut all = Vec::new();
+        for (place, setters) in &self.set {
+            let new = self.computed(*place, setters, Dtype::F64, Some(base))?;
+            let new = wide(Dtype::F64, &new).ok_or_else(no_weight)?;
+            let from = usize::try_from(*place).ok().and_then(|place| place.checked_mul(self.width));
+            let held = from.and_then(|from| base.values.get(from..from + self.width));
+            let held =
+                held.ok_or_else(|| Fault::NotExact(format!("the base has no place {place} to add to")))?;
+            let added: Vec<f64> = new.iter().zip(held).map(|(new, held)| new - held).collect();
+            all.extend(narrow(dtype, &added).ok_or_else(no_weight)?);
         }
         Ok(all)
     }
@@ -180,8 +197,13 @@ fn computed_dtype(
     known.unwrap_or(wide)
 }
 
-/// Single elements that several adapters set.
-pub(super) fn single<'a>(context: &Context<'_, 'a>, changes: &[Change<'a>]) -> Result<Done<'a>, Fault> {
+/// Single elements that several adapters set. What is added to afterwards is not rounded before where the base is at hand:
+/// there it is a difference.
+pub(super) fn single<'a>(
+    context: &Context<'_, 'a>,
+    changes: &[Change<'a>],
+    is_added_to: bool,
+) -> Result<Done<'a>, Fault> {
     let sets: Vec<(f64, &SparseSet<'a>)> = changes
         .iter()
         .filter_map(|change| match change.start {
@@ -199,14 +221,27 @@ pub(super) fn single<'a>(context: &Context<'_, 'a>, changes: &[Change<'a>]) -> R
         places.add(*weight, &edit.index, &edit.value);
     }
     let base = base_where_needed(context, &places, &first.target)?;
+    let base = match base {
+        None if is_added_to && !places.is_unanimous() => context.base.read(&first.target, "").ok(),
+        base => base,
+    };
+    let differences = base.as_ref().filter(|_| is_added_to && !places.is_unanimous());
     let count = places.set.len() as u64;
-    let value = list(dtype, &[count], places.settle(dtype, base.as_ref())?)?;
+    let wide = if dtype == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
+    let value = match differences {
+        Some(base) => list(wide, &[count], places.differences(wide, base)?)?,
+        None => list(dtype, &[count], places.settle(dtype, base.as_ref())?)?,
+    };
     let last = places.set.last_key_value().map_or(0, |(place, _)| *place);
     let (of_index, index) = match u32::try_from(last) {
         Ok(_) => (Dtype::U32, places.set.keys().flat_map(|place| (*place as u32).to_le_bytes()).collect()),
         Err(_) => (Dtype::I64, places.set.keys().flat_map(|place| place.to_le_bytes()).collect()),
     };
     let index = list(of_index, &[count], index)?;
+    if differences.is_some() {
+        let (target, origin) = (first.target.clone(), Origin::default());
+        return Ok((vec![Edit::SparseAdd(SparseAdd { target, scale: 1.0, index, value, origin })], false));
+    }
     Ok((
         vec![Edit::SparseSet(SparseSet {
             target: first.target.clone(),

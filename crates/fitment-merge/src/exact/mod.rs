@@ -248,7 +248,7 @@ fn start<'a>(
         },
         Kind::Whole => whole::merge(context, changes, is_added_to),
         Kind::Rows => elements::rows(context, changes, is_added_to),
-        Kind::Elements => elements::single(context, changes),
+        Kind::Elements => elements::single(context, changes, is_added_to),
         Kind::Dora => dora::merge(context, changes),
         Kind::Mixed => {
             let kinds: Vec<&str> = changes.iter().map(|change| change.start.name()).collect();
