@@ -23,6 +23,11 @@ pub(crate) fn narrow(dtype: Dtype, values: &[f64]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Whether all elements are numbers; rounding may have made infinities.
+pub(crate) fn is_finite(tensor: &Tensor<'_>) -> bool {
+    widened(tensor).is_some_and(|values| values.iter().all(|value| value.is_finite()))
+}
+
 /// A tensor of these elements, rounded once.
 pub(crate) fn narrowed(dtype: Dtype, dims: &[u64], values: &[f64]) -> Option<Tensor<'static>> {
     Tensor::owned(dtype, Shape::new(dims).ok()?, narrow(dtype, values)?).ok()

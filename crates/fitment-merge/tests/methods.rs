@@ -119,6 +119,21 @@ fn a_rank_above_all_is_an_error_of_dense_methods_too() {
 }
 
 #[test]
+fn what_overflows_is_refused() {
+    let adapters = [1, 2].map(|seed| {
+        let mut adapter = adapter(seed, 2, &["a.weight"]);
+        let Edit::Lora(lora) = &mut adapter.edits[0] else { panic!() };
+        lora.scale = if seed == 1 { 1e300 } else { 1.0 };
+        adapter
+    });
+    let error = run(&adapters, method("task-arithmetic").unwrap(), None).unwrap_err().to_string();
+    assert_eq!(error, "a.weight (adapter 0, adapter 1): the factors overflow");
+    let input = |adapter| Input { adapter, weight: 1.0, name: "a".to_owned() };
+    let error = merge(&[input(&adapters[0]), input(&adapters[1])], &Options::default()).unwrap_err();
+    assert!(error.to_string().ends_with("or a multiplier is too large"), "{error}");
+}
+
+#[test]
 fn a_method_of_two_adapters_says_so() {
     let adapters = [1, 2, 3].map(|seed| adapter(seed, 2, &["a.weight"]));
     for name in ["slerp", "nuslerp"] {

@@ -3,7 +3,7 @@
 use super::change::same_part;
 use super::{Done, Fault};
 use crate::gather::Touch;
-use crate::numbers::{common, joined, narrow, widened};
+use crate::numbers::{common, is_finite, joined, narrow, widened};
 use fitment_core::model::{Edit, Lora, LoraForm, Origin};
 use fitment_core::tensor::{Dtype, Tensor};
 
@@ -37,7 +37,9 @@ pub(super) fn merge<'a>(touches: &[Touch<'a>]) -> Result<Done<'a>, Fault> {
         Slot::Edit(edit) => Ok(*edit),
         Slot::Group(_, group) => {
             let (lora, was_rounded) = side_by_side(&group)
-                .ok_or_else(|| Fault::exact("the factors do not stand side by side: their shapes differ"))?;
+                .ok_or_else(|| {
+                Fault::exact("the factors do not stand side by side: their shapes differ, or a multiplier is too large")
+            })?;
             rounded |= was_rounded;
             Ok(Edit::Lora(lora))
         }
@@ -116,7 +118,8 @@ fn with_multipliers<'a>(
     let dtype = if dtype == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
     let parts: Option<Vec<_>> =
         ups.iter().zip(multipliers).map(|(up, multiplier)| folded(up, *multiplier, dtype, false)).collect();
-    Some((1.0, side(ups, &parts?, dtype, axis)?, true))
+    let up = side(ups, &parts?, dtype, axis)?;
+    is_finite(&up).then_some((1.0, up, true))
 }
 
 fn side(ups: &[&Tensor<'_>], parts: &[Vec<u8>], dtype: Dtype, axis: usize) -> Option<Tensor<'static>> {

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::exact::{self, Context, Fault, same_part};
 use crate::gather::{Gathered, Touch, gather, is_additive, labels};
 use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
-use crate::numbers::{narrowed, widened};
+use crate::numbers::{is_finite, narrowed, widened};
 use crate::parallel;
 use crate::room::Room;
 use crate::truncate::reached;
@@ -308,6 +308,9 @@ pub(super) fn lora<'a>(like: &Lora<'a>, (up, down): &Factors) -> Option<Lora<'a>
         narrowed(dtype, dims, &matrix.iter().copied().collect::<Vec<f64>>())
     };
     let (up, down) = stored(&dims[0], up).zip(stored(&dims[1], down))?;
+    if !(is_finite(&up) && is_finite(&down)) {
+        return None;
+    }
     let origin = Origin::default();
     Some(Lora { up, down, scale: 1.0, origin, target: like.target.clone(), ..like.clone() })
 }
