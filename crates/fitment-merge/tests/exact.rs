@@ -111,3 +111,34 @@ fn methods_take_single_elements_and_exceptions_for_the_updates_that_they_are() {
         );
     }
 }
+
+#[test]
+fn elements_and_whole_replacements_have_a_mean_on_the_base() {
+    let floats = |values: &[f32]| {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Tensor::owned(Dtype::F32, Shape::new(&[values.len() as u64]).unwrap(), bytes).unwrap()
+    };
+    let (target, origin) = (Target::whole(TensorName::new("w").unwrap()), Origin::default());
+    let (value, create, rows) = (floats(&[3.0, 4.0]), false, None);
+    let whole = Edit::Set(Set {
+        target: target.clone(),
+        dtype: SetDtype::Base,
+        create,
+        value,
+        rows,
+        origin: origin.clone(),
+    });
+    let index = Tensor::owned(Dtype::U32, Shape::new(&[1]).unwrap(), vec![1, 0, 0, 0]).unwrap();
+    let some = Edit::SparseSet(SparseSet { target, index, value: floats(&[6.0]), origin });
+    let adapters = [whole, some].map(|edit| Adapter { edits: vec![edit], ..Adapter::default() });
+    let input = |adapter, weight| Input { adapter, weight, name: "a".to_owned() };
+    let inputs = [input(&adapters[0], 0.5), input(&adapters[1], 0.25)];
+    let error = merge(&inputs, &Options::default()).unwrap_err();
+    assert_eq!(error.hint(), Some("name the base with --base"));
+    let file =
+        checkpoint(r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, floats(&[1.0, 2.0]).bytes());
+    let base = MemoryCheckpoint::new(&file, None).unwrap();
+    let merged = merge(&inputs, &Options { base: Some(&base), ..Options::default() }).unwrap();
+    let Edit::Set(set) = &merged.adapter.edits[0] else { panic!() };
+    assert_eq!(set.value.bytes(), floats(&[2.0, 4.0]).bytes());
+}

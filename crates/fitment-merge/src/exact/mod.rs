@@ -223,9 +223,7 @@ fn changes_kind(changes: &[Change<'_>]) -> Kind {
         Kind::Rows
     } else if is(|start| matches!(start, Start::Nothing | Start::Elements(_))) {
         Kind::Elements
-    } else if is(|start| {
-        matches!(start, Start::Nothing | Start::Whole(_) | Start::Bits(_) | Start::Corrected(_))
-    }) {
+    } else if is(|start| !matches!(start, Start::Dora(_) | Start::Remove(_))) {
         Kind::Whole
     } else {
         Kind::Mixed

@@ -3,7 +3,7 @@
 use super::change::{Change, Start};
 use super::{Context, Done, Fault};
 use crate::base::Held;
-use crate::numbers::{narrowed, widened};
+use crate::numbers::{common, narrowed, widened};
 use fitment_core::identity::sha256;
 use fitment_core::model::{Edit, Origin, Set, SetDtype, Target};
 use fitment_core::tensor::{Dtype, Tensor};
@@ -53,11 +53,39 @@ pub(super) fn merge<'a>(
                 let base = base_of(context, &add.target, &mut held, reason)?;
                 Part { weight, value: corrected(base, add)?, dtype: SetDtype::Stored, create: false }
             }
+            Start::Elements(edit) => {
+                target.get_or_insert(&edit.target);
+                let base = base_of(context, &edit.target, &mut held, BESIDE)?;
+                let value = placed(base, &edit.index, &edit.value, 1)?;
+                Part { weight, value, dtype: SetDtype::Stored, create: false }
+            }
+            Start::Rows(set) => {
+                target.get_or_insert(&set.target);
+                let base = base_of(context, &set.target, &mut held, BESIDE)?;
+                let width = base.dims.iter().skip(1).product::<u64>();
+                let rows = set.rows.as_ref().ok_or_else(|| Fault::exact("rows without numbers"))?;
+                if set.value.dims().get(1..) != base.dims.get(1..) {
+                    return Err(Fault::BaseAtHand(set.value.shape().to_string(), format!("{:?}", base.dims)));
+                }
+                Part {
+                    weight,
+                    value: placed(base, rows, &set.value, width)?,
+                    dtype: set.dtype,
+                    create: false,
+                }
+            }
             _ => continue,
         };
         parts.push(part);
     }
-    let (Some(target), Some(first)) = (target, parts.first()) else { return Ok((Vec::new(), false)) };
+    let Some(target) = target else { return Ok((Vec::new(), false)) };
+    // To keep the base's dtype, and to have it, is one thing.
+    if parts.windows(2).any(|pair| pair[0].dtype != pair[1].dtype) {
+        let base = context.base.dtype(target);
+        let is_kept = |part: &&mut Part<'_>| !part.create && Some(part.value.dtype()) == base;
+        parts.iter_mut().filter(is_kept).for_each(|part| part.dtype = SetDtype::Base);
+    }
+    let Some(first) = parts.first() else { return Ok((Vec::new(), false)) };
     if parts.iter().any(|part| part.create != first.create || part.dtype != first.dtype) {
         return Err(Fault::exact("one adapter replaces the tensor, another creates it or gives it a dtype"));
     }
@@ -78,6 +106,24 @@ pub(super) fn merge<'a>(
     };
     let edit = Set { target: target.clone(), dtype, create, value, rows: None, origin: Origin::default() };
     Ok((vec![Edit::Set(edit)], false))
+}
+
+/// Why parts of a tensor need the base beside a whole one.
+const BESIDE: &str = "new rows and new elements beside other replacements depend on the base";
+
+/// The base with some of its places replaced, each of so many elements; of the values' dtype where that is another.
+fn placed(base: &Held, index: &Tensor<'_>, value: &Tensor<'_>, width: u64) -> Result<Tensor<'static>, Fault> {
+    let beyond = || Fault::exact("new rows, or elements, lie beyond the base's tensor");
+    let new = widened(value).ok_or_else(|| Fault::exact("its elements are no weights to compute with"))?;
+    let width = usize::try_from(width).map_err(|_| beyond())?;
+    let mut values = base.values.clone();
+    for (place, new) in super::elements::positions(index).into_iter().zip(new.chunks_exact(width.max(1))) {
+        let at = usize::try_from(place).ok().and_then(|place| place.checked_mul(width)).ok_or_else(beyond)?;
+        let end = at.checked_add(width).ok_or_else(beyond)?;
+        values.get_mut(at..end).ok_or_else(beyond)?.copy_from_slice(new);
+    }
+    let dtype = common([base.dtype, value.dtype()].into_iter());
+    narrowed(dtype, &base.dims, &values).ok_or_else(beyond)
 }
 
 /// The value that all set to the same bits: with weights that add up to 1, or 1 each (spec section 10).
