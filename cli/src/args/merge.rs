@@ -57,8 +57,8 @@ pub(crate) struct Merge {
     /// Seed of what a method draws at random: with it, the same files give the same result
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Say what a method does and where its formula is from, and stop
-    #[arg(long, value_name = "METHOD", value_parser = methods(), conflicts_with = "adapters")]
+    /// Say what a method of --method does and where its formula is from, and stop
+    #[arg(long, value_name = "METHOD", value_parser = methods(), hide_possible_values = true, conflicts_with = "adapters")]
     pub(crate) explain_method: Option<String>,
     /// Cut low-rank updates to this rank
     #[arg(long, value_name = "R", conflicts_with = "max_error", value_parser = clap::value_parser!(u32).range(1..))]

@@ -66,6 +66,11 @@ pub enum Culprit {
 }
 
 impl Culprit {
+    /// The adapters are for other models: what else keeps them apart follows from that.
+    pub(crate) fn is_other_model(&self) -> bool {
+        matches!(self, Culprit::OtherBase { can_be_allowed: false, .. })
+    }
+
     /// The way out.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

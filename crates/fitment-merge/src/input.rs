@@ -228,7 +228,7 @@ pub enum Note {
     },
     /// Some adapters are not bound to a base: nor is the result.
     Unbound,
-    /// The method says nothing of what is no low-rank update: that is merged exactly.
+    /// The method says nothing of what is no update of its kind, such as interventions: that is merged exactly.
     Summed {
         /// How many targets.
         targets: usize,
@@ -273,7 +273,10 @@ impl fmt::Display for Note {
             ),
             Note::Unbound => f.write_str("not all adapters are bound to a base, so the result is not either"),
             Note::Summed { targets } => {
-                write!(f, "{targets} targets with other than low-rank updates are merged exactly")
+                write!(
+                    f,
+                    "{targets} targets are merged exactly: the method says nothing of what changes them"
+                )
             }
             Note::Dense { targets } => {
                 write!(f, "the results of {targets} targets are dense: --rank makes low-rank updates of them")

@@ -4,7 +4,7 @@
 use fitment_core::Adapter;
 use fitment_core::checkpoint::MemoryCheckpoint;
 use fitment_core::model::{
-    Add, Edit, Exceptions, Origin, Set, SetDtype, SparseAdd, SparseSet, Target, TensorName,
+    Add, BaseTensor, Edit, Exceptions, Origin, Set, SetDtype, SparseAdd, SparseSet, Target, TensorName,
 };
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_merge::{Input, Options, merge, method};
@@ -141,4 +141,35 @@ fn elements_and_whole_replacements_have_a_mean_on_the_base() {
     let merged = merge(&inputs, &Options { base: Some(&base), ..Options::default() }).unwrap();
     let Edit::Set(set) = &merged.adapter.edits[0] else { panic!() };
     assert_eq!(set.value.bytes(), floats(&[2.0, 4.0]).bytes());
+}
+
+#[test]
+fn adapters_of_other_models_are_refused_for_that_alone() {
+    let of_width = |width: u64| {
+        let bytes = vec![0; width as usize * 4];
+        let value = Tensor::owned(Dtype::F32, Shape::new(&[width]).unwrap(), bytes).unwrap();
+        let (target, create, rows) = (Target::whole(TensorName::new("w").unwrap()), false, None);
+        let (dtype, origin) = (SetDtype::Base, Origin::default());
+        let edits = vec![Edit::Set(Set { target, dtype, create, value, rows, origin })];
+        let tensor = BaseTensor {
+            component: None,
+            name: TensorName::new("w").unwrap(),
+            experts: None,
+            dtype: None,
+            shape: Some(Shape::new(&[width]).unwrap()),
+            digests: Vec::new(),
+            unchanged: false,
+            extra: Default::default(),
+        };
+        let mut adapter = Adapter { edits, ..Adapter::default() };
+        adapter.base.tensors.push(tensor);
+        adapter
+    };
+    let adapters = [of_width(2), of_width(3)];
+    let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned() };
+    for method in [None, method("ties")] {
+        let inputs = [input(&adapters[0]), input(&adapters[1])];
+        let error = merge(&inputs, &Options { method, ..Options::default() }).unwrap_err().to_string();
+        assert_eq!(error, "w: the base of a has [2], that of a has [3]");
+    }
 }

@@ -104,6 +104,9 @@ pub(crate) fn others<'a>(
 pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<Merged<'a>, Error> {
     let mut culprits = weights(inputs, options)?;
     let joined = base::join(inputs, options, &mut culprits);
+    if culprits.iter().any(Culprit::is_other_model) {
+        return Err(Error::Refused { culprits });
+    }
     let gathered = gather(inputs, options.weights);
 
     let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };

@@ -62,6 +62,9 @@ pub(crate) fn merge<'a>(
     }
     let mut culprits = exact::weights(inputs, options)?;
     let joined = base::join(inputs, options, &mut culprits);
+    if culprits.iter().any(Culprit::is_other_model) {
+        return Err(Error::Refused { culprits });
+    }
     let gathered: Gathered<'a> = gather(inputs, options.weights);
     let labels = labels(inputs);
     let schedule = Schedule::new(options.weights, labels.iter().map(String::as_str));
@@ -110,6 +113,8 @@ pub(crate) fn merge<'a>(
     if !culprits.is_empty() {
         return Err(Error::Refused { culprits });
     }
+    let sites: BTreeSet<String> = gathered.interventions.iter().map(|(_, _, edit)| edit.label()).collect();
+    summed += sites.len();
     if summed > 0 {
         merged.notes.push(Note::Summed { targets: summed });
     }
