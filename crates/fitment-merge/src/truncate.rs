@@ -28,7 +28,7 @@ enum Cut<'a> {
 /// note says.
 ///
 /// # Errors
-/// [`Error::Params`] when a rank is asked for that none exceeds; [`Error::Math`].
+/// [`Error::Params`] when there is nothing to cut, or a rank is asked for that none exceeds; [`Error::Math`].
 pub(crate) fn truncate(merged: &mut Merged<'_>, limit: Limit) -> Result<(), Error> {
     // Dense results are low-rank from the start where a limit is given.
     let cut: BTreeSet<String> = merged.truncated.iter().map(|cut| cut.target.clone()).collect();
@@ -52,6 +52,10 @@ pub(crate) fn truncate(merged: &mut Merged<'_>, limit: Limit) -> Result<(), Erro
     }
     if whole > 0 {
         merged.notes.push(Note::NotCut { targets: whole });
+    }
+    if whole == 0 && merged.truncated.is_empty() {
+        let reason = "there is no low-rank update to cut".to_owned();
+        return Err(Error::Params { reason });
     }
     reached(&merged.truncated, limit)
 }
@@ -230,5 +234,8 @@ mod tests {
         let error = truncate(&mut short, Limit::Rank(9)).unwrap_err().to_string();
         assert_eq!(error, "rank 9 is asked for; the largest there is has 4 (w): nothing to cut");
         truncate(&mut short, Limit::Rank(4)).unwrap();
+        let mut none = Merged { adapter: Adapter::default(), notes: Vec::new(), truncated: Vec::new() };
+        let error = truncate(&mut none, Limit::Error(0.1)).unwrap_err().to_string();
+        assert_eq!(error, "there is no low-rank update to cut");
     }
 }
