@@ -37,6 +37,9 @@ impl CheckpointSink for Sink<'_> {
     }
 }
 
+/// A base and the adapters that fit it, by their names.
+type Family = (CheckpointDir, Vec<(String, Vec<u8>)>);
+
 type Result_ = BTreeMap<String, (TensorInfo, Vec<u8>)>;
 
 fn applied(adapters: &[(&Adapter<'_>, f64)], base: &dyn Checkpoint) -> Result<Result_, String> {
@@ -153,8 +156,7 @@ fn parts_of_an_adapter_add_up_to_the_adapter() {
 #[test]
 fn a_list_is_one_adapter() {
     // Adapters of models with the same tensors, all bound to the first of them.
-    let mut of_model: BTreeMap<Vec<(String, String)>, (CheckpointDir, Vec<(String, Vec<u8>)>)> =
-        BTreeMap::new();
+    let mut of_model: BTreeMap<Vec<(String, String)>, Family> = BTreeMap::new();
     for case in Case::all() {
         let Some(base) = case.base() else { continue };
         let files = AdapterFiles::load(&case.folder.join("adapter")).unwrap();

@@ -14,6 +14,8 @@
 //! | `mlp_output` | output of `mlp_out` |
 //! | `block_output`, constants only | output of `constant` |
 
+use fitment_core::model::SiteComponent;
+
 /// How a family of models names its linear layers, and what lies between them.
 #[derive(Debug)]
 pub struct Architecture {
@@ -218,6 +220,28 @@ impl Architecture {
     /// The line of a `model_type`.
     pub fn of(model_type: &str) -> Option<&'static Self> {
         ARCHITECTURES.iter().find(|architecture| architecture.model_types.contains(&model_type))
+    }
+
+    /// What comes before the list of layers in a module's path, the layer's number, and the rest.
+    pub fn inside(&self, module: &str) -> Option<(String, u64, String)> {
+        let parts: Vec<&str> = module.split('.').collect();
+        let list: Vec<&str> = self.layers.split('.').collect();
+        let at = parts.windows(list.len()).position(|window| window == list)?;
+        let (layer, rest) = parts[at + list.len()..].split_first()?;
+        Some((parts[..at].join("."), layer.parse().ok()?, rest.join(".")))
+    }
+
+    /// The word of pyvene for the output or the input of a layer's module (its name there; empty for the layer itself), where it has one.
+    pub fn component(&self, rest: &str, is_output: bool) -> Option<SiteComponent> {
+        match (rest, is_output) {
+            ("", true) => Some(SiteComponent::BlockOutput),
+            ("", false) => Some(SiteComponent::BlockInput),
+            (rest, true) if Some(rest) == self.attention => Some(SiteComponent::AttentionOutput),
+            (rest, false) if Some(rest) == self.attention => Some(SiteComponent::AttentionInput),
+            (rest, true) if Some(rest) == self.mlp => Some(SiteComponent::MlpOutput),
+            (rest, false) if Some(rest) == self.mlp => Some(SiteComponent::MlpInput),
+            _ => None,
+        }
     }
 
     /// Query, key and value.

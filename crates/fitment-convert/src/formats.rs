@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{adapters, fastchat, fitment, gguf, peft, pyreft, slime, trl};
+use crate::{adapters, fastchat, fitment, gguf, mlx, peft, pyreft, slime, trl};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -28,6 +28,8 @@ pub enum FormatId {
     Fastchat,
     /// slime's disk deltas.
     Slime,
+    /// MLX-LM.
+    Mlx,
 }
 
 /// One line of the table of formats.
@@ -238,6 +240,23 @@ pub const FORMATS: &[Format] = &[
             unsupported: &slime::rules::S_UNSUPPORTED,
         }),
     },
+    Format {
+        id: FormatId::Mlx,
+        name: "mlx",
+        title: "MLX-LM adapters",
+        what: "LoRA and DoRA of linear layers, LoRA of embeddings, whole weights (`full`); not of stacked experts",
+        looked_for: "adapters.safetensors, or adapter_config.json with fine_tune_type or lora_parameters",
+        detect: mlx::detect,
+        read: Some(mlx::read),
+        write: Some(mlx::write),
+        asks: &[],
+        is_one_file: false,
+        checks: Some(Checks {
+            check: mlx::check,
+            rules: mlx::rules::ALL,
+            unsupported: &mlx::rules::X_UNSUPPORTED,
+        }),
+    },
 ];
 
 impl FormatId {
@@ -311,13 +330,14 @@ mod tests {
             FormatId::Trl,
             FormatId::Fastchat,
             FormatId::Slime,
+            FormatId::Mlx,
         ] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 8);
+        assert_eq!(FORMATS.len(), 9);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime"
+            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime, mlx"
         );
     }
 

@@ -49,6 +49,7 @@
 //! | [`trl`] | TRL's sparse weight patches, with their rules |
 //! | [`fastchat`] | FastChat's folders of differences, with their rules |
 //! | [`slime`] | slime's disk deltas, with their rules as codes |
+//! | [`mlx`] | MLX-LM's adapters, with their rules as codes |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
 //! Three kinds of bad news, three types: an [`Error`] ends the conversion and says who must act; a
@@ -70,6 +71,7 @@ pub mod fitment;
 mod formats;
 pub mod gguf;
 mod loss;
+pub mod mlx;
 mod names;
 mod numbers;
 mod orthogonal;

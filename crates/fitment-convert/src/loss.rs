@@ -200,7 +200,7 @@ impl fmt::Display for Loss {
             }
             Loss::NotHeld { target, kind, reason } => write!(f, "{kind} of {target} is left out: {reason}"),
             Loss::RankPadded { target, from, to } => {
-                write!(f, "{target}: rank {from} padded with zeros to {to}, for an exact scale")
+                write!(f, "{target}: rank {from} padded with zeros to {to}, which changes nothing")
             }
             Loss::Rounded { target, to, elements } => {
                 write!(f, "{elements} elements of {target} are rounded to {to}")

@@ -75,6 +75,7 @@ mod tests {
                 ('L', "trl: "),
                 ('F', "fastchat: "),
                 ('S', "slime: "),
+                ('X', "mlx: "),
             ];
             let tool = tools.into_iter().find(|(group, _)| rule.code.0.starts_with(*group));
             let names_tool = |(_, tool): (char, &str)| rule.section.starts_with(tool);

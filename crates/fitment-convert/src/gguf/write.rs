@@ -6,17 +6,17 @@ use super::{Container, Entry};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
-use crate::numbers::widened;
+use crate::pass::fold::constant_of;
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
 use fitment_core::model::{Edit, Intervention, Phase, Positions, Select, Site, SiteComponent};
-use fitment_core::tensor::{Bytes, Dtype};
+use fitment_core::tensor::{Bytes, Dtype, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Writes a control vector. What came from GGUF goes back byte for byte.
 ///
-/// Interventions that add a constant to `block_output` at every token are held; of several at one layer, and of a
+/// Interventions that add a constant to `block_output` at every token are held, also as a product (`U b`, LoBiReFT); of several at one layer, and of a
 /// strength, the sum is written, computed in f64 and rounded once.
 ///
 /// # Errors
@@ -80,32 +80,35 @@ fn constant<'e, 'a>(edit: &'e Edit<'a>) -> Result<(u64, &'e Intervention<'a>), &
     if intervention.positions != everywhere {
         return Err("a control vector acts on every token");
     }
-    let others = intervention.tensors().iter().any(|(role, _)| *role != ROLE);
-    let direction = intervention.up_bias.as_ref();
-    if others || intervention.subtract || intervention.dims.is_some() || intervention.component.is_some() {
-        return Err("a control vector adds a constant to the whole state");
+    if intervention.dims.is_some() || intervention.component.is_some() {
+        return Err("a control vector acts on the whole state");
     }
-    if direction.is_none_or(|tensor| widened(tensor).is_none()) {
-        return Err("a control vector is F32, F16 or BF16");
+    match constant_of(intervention) {
+        Some(Some(_)) => {}
+        Some(None) => return Err("a control vector adds a constant to the state"),
+        None => return Err("a control vector is F32, F16 or BF16"),
     }
     Ok((layer, intervention))
+}
+
+/// The tensor of an intervention that is a control vector's direction as it stands.
+fn direction<'e, 'a>(edit: &'e Intervention<'a>) -> Option<&'e Tensor<'a>> {
+    let is_alone = edit.tensors().iter().all(|(role, _)| *role == ROLE);
+    edit.up_bias.as_ref().filter(|tensor| is_alone && edit.scale == 1.0 && tensor.dtype() == Dtype::F32)
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the one rounding to the format's dtype")]
 fn sum(edits: &[&Intervention<'_>]) -> Vec<u8> {
     if let [one] = edits
-        && let Some(tensor) =
-            one.up_bias.as_ref().filter(|tensor| one.scale == 1.0 && tensor.dtype() == Dtype::F32)
+        && let Some(tensor) = direction(one)
     {
         return tensor.bytes().to_vec();
     }
     let mut total: Vec<f64> = Vec::new();
     for edit in edits {
-        let values = edit.up_bias.as_ref().and_then(widened).unwrap_or_default();
+        let values = constant_of(edit).flatten().unwrap_or_default();
         total.resize(total.len().max(values.len()), 0.0);
-        for (sum, value) in total.iter_mut().zip(values) {
-            *sum += edit.scale * value;
-        }
+        total.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     }
     total.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect()
 }
@@ -118,8 +121,7 @@ fn restore<'a>(adapter: &Adapter<'a>) -> Option<OutputFile<'a>> {
     let (mut directions, mut edit_order) = (BTreeMap::new(), Vec::new());
     for edit in &adapter.edits {
         let (layer, intervention) = constant(edit).ok()?;
-        let tensor =
-            intervention.up_bias.as_ref().filter(|t| intervention.scale == 1.0 && t.dtype() == Dtype::F32)?;
+        let tensor = direction(intervention)?;
         edit_order.push(tensor.bytes());
         if directions.insert(layer, tensor.bytes()).is_some() {
             return None;

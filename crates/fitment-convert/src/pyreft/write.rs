@@ -1,5 +1,6 @@
 use super::folder::{CONFIG, MODEL};
 use super::place::{PREFIX, SUFFIX};
+use crate::architectures::Architecture;
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
@@ -7,7 +8,7 @@ use crate::numbers::{narrowed, widened};
 use crate::wrapped;
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
-use fitment_core::model::{Edit, Intervention, Rounding, Site, Source};
+use fitment_core::model::{Edit, Intervention, Rounding, Site, SiteComponent, Source};
 use fitment_core::tensor::{Bytes, Dtype, Tensor};
 use fitment_torch::{Archive, Item, Order};
 use serde_json::{Value, json};
@@ -17,11 +18,14 @@ use std::sync::Arc;
 /// Writes a folder that `ReftModel.load` of pyreft 0.1.0 opens: every linear intervention as a LoReFT, `W = V + Uᵀ`. What
 /// came from a LoReFT goes back bit for bit, and so does what was trained of the model, where it came from pyreft.
 ///
+/// A site that is a module's path is written by pyvene's word for it, where the model's architecture has one: by its path
+/// pyreft saves it and does not load it.
+///
 /// pyreft has no place for positions: they are listed as facts left out, since whoever runs the model gives them.
 ///
 /// # Errors
 /// [`Error::Unsupported`] when nothing of the adapter can be held.
-pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
     let (mut losses, mut files, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     match model(adapter) {
@@ -32,9 +36,13 @@ pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<
             reason: reason.clone(),
         })),
     }
+    let architecture = match files.is_empty() {
+        true => architecture(adapter, options).ok_or("pyreft 0.1.0 does not load a site that is a module's path; with --base it is written by pyvene's word"),
+        false => Err("pyvene knows the modules of a model that PEFT wrapped by their paths, which pyreft 0.1.0 does not load"),
+    };
     let has_alpha = !files.is_empty() && adapter.edits.iter().any(|edit| matches!(edit, Edit::Lora(_)));
     for edit in adapter.edits.iter().filter(|edit| matches!(edit, Edit::Intervention(_))) {
-        match held(edit) {
+        match held(edit, architecture) {
             Ok((place, loreft)) => {
                 let number = *seen.entry(place.stem.clone()).and_modify(|number| *number += 1).or_insert(0);
                 let key = format!("{}#{number}", place.stem);
@@ -117,13 +125,14 @@ struct Loreft<'a> {
     rotation: Tensor<'a>,
 }
 
-fn held<'a>(edit: &Edit<'a>) -> Result<(Place, Loreft<'a>), String> {
+fn held<'a>(
+    edit: &Edit<'a>,
+    architecture: Result<&Architecture, &str>,
+) -> Result<(Place, Loreft<'a>), String> {
     let Edit::Intervention(intervention) = edit else {
         return Err("pyreft holds interventions only".to_owned());
     };
-    let Site::Layer { layer, component } = &intervention.site else {
-        return Err("pyreft 0.1.0 does not load a site that is a module's path".to_owned());
-    };
+    let (layer, component) = place(&intervention.site, architecture)?;
     if intervention.input_site.is_some() || intervention.dims.is_some() || intervention.component.is_some() {
         return Err("pyreft's LoReFT acts on the whole state that it reads".to_owned());
     }
@@ -132,9 +141,32 @@ fn held<'a>(edit: &Edit<'a>) -> Result<(Place, Loreft<'a>), String> {
     }
     let component = component.name();
     let stem = format!("layer_{layer}_comp_{component}_unit_pos_nunit_1");
-    let place = Place { stem, layer: *layer, component };
+    let place = Place { stem, layer, component };
     let loreft = same(intervention).map_or_else(|| remade(intervention), Ok)?;
     Ok((place, loreft))
+}
+
+/// The architecture of the base, as far as the base or the adapter says it.
+fn architecture(adapter: &Adapter<'_>, options: &WriteOptions<'_>) -> Option<&'static Architecture> {
+    let of_base = options.base.and_then(|base| base.config()?.get("model_type"));
+    let model_type = of_base.or_else(|| adapter.base.config.get("model_type"))?;
+    Architecture::of(model_type.as_str()?)
+}
+
+/// Layer and component of a site.
+fn place(site: &Site, architecture: Result<&Architecture, &str>) -> Result<(u64, SiteComponent), String> {
+    let path = match site {
+        Site::Layer { layer, component } => return Ok((*layer, *component)),
+        Site::Module(path) => path,
+    };
+    let architecture = architecture?;
+    let (module, is_output) = path.split();
+    let found = architecture.inside(module);
+    let word = found.and_then(|(_, layer, rest)| Some((layer, architecture.component(&rest, is_output)?)));
+    word.ok_or_else(|| {
+        "pyreft 0.1.0 does not load a site that is a module's path, and pyvene has no other name for this one"
+            .to_owned()
+    })
 }
 
 /// The tensors of an intervention that is a LoReFT as it stands.

@@ -219,7 +219,8 @@ pub(super) fn check_tolerable(container: &Container, text: &str, trimmed: &str, 
     }
     let metadata_is_text =
         |value: &Value| value.as_object().is_some_and(|fields| fields.values().all(Value::is_string));
-    if container.metadata().is_some_and(|value| !metadata_is_text(value)) {
+    // `null` is what MLX writes and every reader takes for none.
+    if container.metadata().is_some_and(|value| !value.is_null() && !metadata_is_text(value)) {
         warn(&rules::C_METADATA, "__metadata__", "is not a map of strings".to_owned());
     }
     let mut alignment = Vec::new();

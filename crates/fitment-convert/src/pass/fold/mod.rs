@@ -144,6 +144,26 @@ pub fn obstacle_in_any_base(edit: &Intervention<'_>) -> Option<Obstacle> {
     judge::in_any_base(edit)
 }
 
+/// The constant that an intervention adds, with its strength, where it adds nothing else: `s·(U b + c)`. The outer `None` is of
+/// tensors without arithmetic.
+pub(crate) fn constant_of(edit: &Intervention<'_>) -> Option<Option<Vec<f64>>> {
+    let reads = edit.source_weight.is_some() || edit.proj.is_some() || edit.subtract;
+    if reads
+        || edit.activation.is_some()
+        || edit.input_site.is_some()
+        || edit.up.is_none() && edit.source_bias.is_some()
+    {
+        return Some(None);
+    }
+    // Without `U` there is nothing to multiply, and the identity of that width would be large.
+    if edit.up.is_none() {
+        let values = edit.up_bias.as_ref().map_or(Some(Vec::new()), widened)?;
+        return Some(Some(values.into_iter().map(|value| edit.scale * value).collect()));
+    }
+    let affine = Affine::of(edit, 1.0, usize::try_from(edit.width()?).ok()?)?;
+    Some(affine.is_constant().then(|| affine.shift.to_vec()))
+}
+
 /// Layer by layer of the linear kind, everything that is folded into it.
 fn edits(
     files: &[File<'_>],

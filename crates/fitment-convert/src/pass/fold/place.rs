@@ -227,15 +227,7 @@ impl<'b> Model<'b> {
         let (module, is_output) = path.split();
         let (layer, rest) = self.inside(module).ok_or_else(unknown)?;
         let lines = self.architecture;
-        let component = match (rest.as_str(), is_output) {
-            ("", true) => Some(SiteComponent::BlockOutput),
-            ("", false) => Some(SiteComponent::BlockInput),
-            (rest, true) if Some(rest) == lines.attention => Some(SiteComponent::AttentionOutput),
-            (rest, false) if Some(rest) == lines.attention => Some(SiteComponent::AttentionInput),
-            (rest, true) if Some(rest) == lines.mlp => Some(SiteComponent::MlpOutput),
-            (rest, false) if Some(rest) == lines.mlp => Some(SiteComponent::MlpInput),
-            _ => None,
-        };
+        let component = lines.component(&rest, is_output);
         let linear = lines.linears().into_iter().find(|linear| *linear == rest);
         match (component, linear, is_output) {
             (Some(component), ..) => self.component(layer, component),
@@ -247,16 +239,9 @@ impl<'b> Model<'b> {
 
     /// The layer of a module, and its name there.
     fn inside(&self, module: &str) -> Option<(u64, String)> {
-        let parts: Vec<&str> = module.split('.').collect();
-        let list: Vec<&str> = self.architecture.layers.split('.').collect();
-        let at = parts.windows(list.len()).position(|window| window == list)?;
-        let (before, behind) = (parts[..at].join("."), &parts[at + list.len()..]);
+        let (before, layer, rest) = self.architecture.inside(module)?;
         let before = if before.is_empty() { before } else { format!("{before}.") };
-        if !before.ends_with(&self.prefix) && !self.prefix.ends_with(&before) {
-            return None;
-        }
-        let (layer, rest) = behind.split_first()?;
-        Some((layer.parse().ok()?, rest.join(".")))
+        (before.ends_with(&self.prefix) || self.prefix.ends_with(&before)).then_some((layer, rest))
     }
 
     pub(super) fn flag(&self, key: &str) -> Option<bool> {

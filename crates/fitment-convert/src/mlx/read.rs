@@ -1,0 +1,193 @@
+use super::folder::{self, CONFIG, Folder, Unit, WEIGHTS, is_embedding};
+use super::rules;
+use crate::bind::bind;
+use crate::error::Error;
+use crate::files::{Files, is_safe_path, kept_bytes};
+use crate::loss::Loss;
+use crate::names::{Fit, Want, resolve};
+use crate::read::{Converted, ReadOptions};
+use crate::tying::is_vocabulary_module;
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::model::{
+    About, Base, BaseTensor, Edit, Lora, LoraForm, Magnitude, NormOf, Origin, Set, SetDtype, Source,
+    SourceFile, Target, TensorName,
+};
+use fitment_core::tensor::{Shape, Tensor};
+use fitment_core::{Adapter, Severity};
+use serde_json::Map;
+use std::collections::BTreeMap;
+
+/// Reads an adapter: a `lora` for each module, or of `full` a `set` for each weight.
+///
+/// # Errors
+/// [`Error::Malformed`]; [`Error::Unsupported`] for what has no edit here; those of a base that does not fit.
+pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
+    let folder = folder::open(files, options.adapter_name)?;
+    if let Some(other) = folder.findings.iter().find(|finding| finding.code == rules::X_UNSUPPORTED.code) {
+        return Err(Error::Unsupported {
+            what: other.place.clone(),
+            reason: other.message.clone(),
+            hint: rules::X_UNSUPPORTED.remedy.to_owned(),
+        });
+    }
+    let (errors, findings): (Vec<_>, Vec<_>) =
+        folder.findings.iter().cloned().partition(|finding| finding.severity == Severity::Error);
+    if !errors.is_empty() {
+        return Err(Error::Malformed { findings: errors });
+    }
+    let (kept, mut losses) = beside(files, &folder, options.keep_files);
+    let (names, renamed) = places(&folder, options.base)?;
+    losses.extend(renamed);
+    let (mut edits, mut tensors) = (Vec::new(), Vec::new());
+    for (module, unit) in &folder.units {
+        let name = format!("{module}.weight");
+        let (edit, dims) = lora(module, unit, &folder, names.get(&name).unwrap_or(&name))?;
+        tensors.push(expected(&edit.target, &dims));
+        edits.push(Edit::Lora(edit));
+    }
+    for (name, value) in &folder.whole {
+        let target = Target::whole(TensorName::new(names.get(name).unwrap_or(name))?);
+        tensors.push(expected(&target, value.dims()));
+        let keys = BTreeMap::from([("value".to_owned(), name.clone())]);
+        let (value, origin) = (value.clone(), Origin { keys, ..Origin::default() });
+        let (dtype, create, rows) = (SetDtype::Stored, false, None);
+        edits.push(Edit::Set(Set { target, dtype, create, value, rows, origin }));
+    }
+    let mut adapter = Adapter {
+        base: Base {
+            name: options.base_name.map(str::to_owned).or(folder.config.model.clone()),
+            ..Base::default()
+        },
+        edits,
+        source: Some(Source {
+            format: "mlx".to_owned(),
+            files: kept,
+            metadata: folder.metadata.clone(),
+            ..Source::default()
+        }),
+        about: About::default(),
+        extra: Map::new(),
+    };
+    match options.base {
+        Some(base) => bind(&mut adapter, base)?,
+        None => {
+            tensors.sort_by(|a: &BaseTensor, b| a.name.as_str().cmp(b.name.as_str()));
+            losses.push(Loss::Unbound { targets: tensors.len() });
+            adapter.base.tensors = tensors;
+        }
+    }
+    Ok(Converted { adapter, losses, findings })
+}
+
+fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
+    BaseTensor {
+        unchanged: false,
+        component: None,
+        name: target.name.clone(),
+        experts: None,
+        dtype: None,
+        shape: Shape::new(dims).ok(),
+        digests: Vec::new(),
+        extra: Map::new(),
+    }
+}
+
+/// The names of the base for those of the adapter, where there is a base.
+fn places(
+    folder: &Folder<'_>,
+    base: Option<&dyn Checkpoint>,
+) -> Result<(BTreeMap<String, String>, Option<Loss>), Error> {
+    let Some(base) = base else { return Ok((BTreeMap::new(), None)) };
+    let of_unit = |(module, unit): (&String, &Unit<'_>)| Want {
+        name: format!("{module}.weight"),
+        // MLX has no Conv1D: what is stored transposed is of another tool's layout.
+        fit: Fit::Exact(extents(module, unit).into()),
+        may_create: false,
+        is_vocabulary: is_vocabulary_module(module),
+    };
+    let of_whole = |(name, value): (&String, &Tensor<'_>)| Want {
+        name: name.clone(),
+        fit: Fit::Exact(value.dims().to_vec()),
+        may_create: false,
+        is_vocabulary: is_vocabulary_module(name.rsplit_once('.').map_or("", |(module, _)| module)),
+    };
+    let wants: Vec<Want> =
+        folder.units.iter().map(of_unit).chain(folder.whole.iter().map(of_whole)).collect();
+    let found = resolve(&wants, base)?;
+    let place = |want: &Want| {
+        let disk = found.on_disk(&want.name).unwrap_or(&want.name);
+        (want.name.clone(), disk.to_owned())
+    };
+    let names: BTreeMap<String, String> = wants.iter().map(place).collect();
+    let moved = |(name, disk): &(&String, &String)| name != disk;
+    let renamed = names.iter().find(moved).map(|(from, to)| Loss::Renamed {
+        from: from.clone(),
+        to: to.clone(),
+        targets: names.iter().filter(moved).count(),
+    });
+    Ok((names, renamed))
+}
+
+/// The weight's extents by the shapes of its factors.
+fn extents(module: &str, unit: &Unit<'_>) -> [u64; 2] {
+    let side = |tensor: &Option<Tensor<'_>>, axis: usize| {
+        tensor.as_ref().and_then(|tensor| tensor.dims().get(axis).copied()).unwrap_or_default()
+    };
+    let (first, last) = (side(&unit.a, 0), side(&unit.b, 1));
+    if is_embedding(module) { [first, last] } else { [last, first] }
+}
+
+fn lora<'a>(
+    module: &str,
+    unit: &Unit<'a>,
+    folder: &Folder<'a>,
+    name: &str,
+) -> Result<(Lora<'a>, [u64; 2]), Error> {
+    let unfit = || Error::Unsupported {
+        what: module.to_owned(),
+        reason: "its factors are no matrices".to_owned(),
+        hint: rules::X_SHAPE.remedy.to_owned(),
+    };
+    let (a, b) = unit.a.as_ref().zip(unit.b.as_ref()).ok_or_else(unfit)?;
+    let (up, down) = match is_embedding(module) {
+        true => (a.clone(), b.clone()),
+        false => (b.transposed().ok_or_else(unfit)?, a.transposed().ok_or_else(unfit)?),
+    };
+    let parts = if is_embedding(module) { ["lora_a", "lora_b"] } else { ["lora_b", "lora_a"] };
+    let mut keys = BTreeMap::from([("up", parts[0]), ("down", parts[1])]);
+    keys.extend(unit.m.is_some().then_some(("magnitude", "m")));
+    let keys = keys.into_iter().map(|(role, part)| (role.to_owned(), format!("{module}.{part}")));
+    let magnitude = unit.m.clone();
+    let edit = Lora {
+        target: Target::whole(TensorName::new(name)?),
+        form: LoraForm::Matrix,
+        transposed: false,
+        scale: folder.config.scale,
+        up,
+        down,
+        mid: None,
+        magnitude: magnitude.map(|value| Magnitude { value, axis: 0, norm_of: NormOf::Merged, eps: 0.0 }),
+        origin: Origin { keys: keys.collect(), ..Origin::default() },
+    };
+    Ok((edit, extents(module, unit)))
+}
+
+/// The config, which the way back needs, and what is left of the other files.
+fn beside<'a>(files: &Files<'a>, folder: &Folder<'a>, keep: bool) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
+    let (mut kept, mut losses) = (Vec::new(), Vec::new());
+    let left = |other: &String| Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() };
+    losses.extend(folder.others.iter().map(left));
+    let is_of_another =
+        |path: &str| folder.others.iter().any(|other| !other.is_empty() && path.starts_with(&**other));
+    for (path, data) in files.iter().filter(|(path, _)| !is_of_another(path)) {
+        let Some(own) = path.strip_prefix(&*folder.prefix) else { continue };
+        if own == WEIGHTS {
+            continue;
+        }
+        match kept_bytes(data).filter(|_| own == CONFIG || (keep && is_safe_path(own))) {
+            Some(data) => kept.push(SourceFile { path: own.to_owned(), data }),
+            None => losses.push(Loss::FileLeft { path: path.to_owned() }),
+        }
+    }
+    (kept, losses)
+}

@@ -1,0 +1,241 @@
+use super::folder::{CONFIG, Kind, WEIGHTS, is_embedding};
+use crate::error::Error;
+use crate::files::{Content, OutputFile};
+use crate::loss::Loss;
+use crate::numbers::{narrowed, widened};
+use crate::write::{WriteOptions, Written};
+use fitment_core::model::{Edit, Lora, LoraForm, NormOf, Set, Target};
+use fitment_core::tensor::{Bytes, Tensor};
+use fitment_core::{Adapter, json};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Writes a folder that `mlx_lm.tuner.utils.load_adapters` 0.32.2 opens, and so `mlx_lm.generate`, `.fuse` and `.server`.
+///
+/// The config lists the modules by their whole paths. A file has one rank and one scale: smaller ranks are padded with zeros,
+/// and other scales go into `lora_b` by their ratio to the first.
+///
+/// # Errors
+/// [`Error::Unsupported`] when nothing of the adapter can be held.
+pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+    let kind = kind(adapter);
+    let (mut losses, mut loras, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
+    for edit in &adapter.edits {
+        let held = match (edit, kind) {
+            (Edit::Lora(lora), Kind::Lora | Kind::Dora) => holds(lora, kind).map(|()| loras.push(lora)),
+            (Edit::Set(set), Kind::Full) => whole(set).map(|pair| tensors.push(pair)),
+            (Edit::Lora(_), Kind::Full) => Err("a file of whole weights holds nothing else"),
+            (Edit::Set(_), _) => Err("a file of LoRA holds no whole weights"),
+            _ => Err("MLX-LM holds LoRA, DoRA and whole weights"),
+        };
+        if let Err(reason) = held {
+            losses.push(Loss::not_held(edit, reason));
+        }
+    }
+    if loras.is_empty() && tensors.is_empty() {
+        let reason = losses.first().map_or("it has none".to_owned(), Loss::to_string);
+        return Err(Error::Unsupported {
+            what: "an adapter of MLX-LM".to_owned(),
+            reason: format!(
+                "it holds LoRA and DoRA of linear layers, LoRA of embeddings, or whole weights, and this adapter has none ({reason})"
+            ),
+            hint: "`fitment apply` it, and convert the result with mlx_lm.convert".to_owned(),
+        });
+    }
+    let rank = loras.iter().map(|lora| lora.rank()).max().unwrap_or(0);
+    let scale = loras.first().map_or(1.0, |lora| lora.scale);
+    for lora in &loras {
+        tensors.extend(factors(lora, (rank, scale), &mut losses)?);
+    }
+    let modules: Vec<String> = loras.iter().map(|lora| module(&lora.target)).collect();
+    let config = match kept_config(adapter).filter(|config| says(config, kind, (rank, scale))) {
+        Some(bytes) => bytes,
+        None => Bytes::Shared(config(adapter, kind, (rank, scale), &modules).into_bytes().into()),
+    };
+    let mut files = vec![
+        OutputFile { path: CONFIG.to_owned(), content: Content::Bytes(config) },
+        OutputFile {
+            path: WEIGHTS.to_owned(),
+            content: Content::Container { metadata: metadata(adapter), tensors },
+        },
+    ];
+    files.extend(others(adapter));
+    if !adapter.base.tensors.iter().all(|tensor| tensor.digests.is_empty()) {
+        losses.push(Loss::FactsLeft { what: "digests of the base" });
+    }
+    Ok(Written { files, losses })
+}
+
+/// What kind of file holds the most: DoRA where there is a magnitude, else LoRA where there is one, else whole weights.
+fn kind(adapter: &Adapter<'_>) -> Kind {
+    let loras = || {
+        adapter.edits.iter().filter_map(|edit| if let Edit::Lora(lora) = edit { Some(lora) } else { None })
+    };
+    if loras().any(|lora| lora.magnitude.is_some()) {
+        Kind::Dora
+    } else if loras().next().is_some() {
+        Kind::Lora
+    } else {
+        Kind::Full
+    }
+}
+
+fn is_plain(target: &Target) -> bool {
+    target.component.is_none()
+        && target.experts.is_none()
+        && target.slice.is_empty()
+        && target.uses.is_empty()
+        && target.when.is_none()
+}
+
+fn holds(lora: &Lora<'_>, kind: Kind) -> Result<(), &'static str> {
+    let is_weight = lora.target.name.as_str().ends_with(".weight");
+    if lora.form != LoraForm::Matrix || lora.up.dims().len() != 2 || lora.down.dims().len() != 2 {
+        return Err("MLX-LM has LoRA on linear layers and embeddings only");
+    }
+    if !is_plain(&lora.target) || !is_weight || lora.transposed {
+        return Err("MLX-LM has LoRA on whole modules only, stored as [out, in]");
+    }
+    match &lora.magnitude {
+        None if kind == Kind::Dora => Err("a file of DoRA holds no LoRA without magnitude"),
+        None => Ok(()),
+        Some(_) if is_embedding(&module(&lora.target)) => {
+            Err("MLX-LM's magnitude of an embedding is of tokens")
+        }
+        Some(magnitude)
+            if magnitude.axis != 0 || magnitude.norm_of != NormOf::Merged || magnitude.eps != 0.0 =>
+        {
+            Err("MLX-LM's magnitude is of the rows, by the norm of the merged weight")
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn whole<'a>(set: &Set<'a>) -> Result<(String, Tensor<'a>), &'static str> {
+    if set.rows.is_some() || set.create || !is_plain(&set.target) {
+        return Err("MLX-LM loads whole weights that the model has");
+    }
+    Ok((set.target.name.to_string(), set.value.clone()))
+}
+
+fn module(target: &Target) -> String {
+    let name = target.name.as_str();
+    name.strip_suffix(".weight").unwrap_or(name).to_owned()
+}
+
+/// The tensors of one module, at the file's rank and scale.
+fn factors<'a>(
+    lora: &Lora<'a>,
+    (rank, scale): (u64, f64),
+    losses: &mut Vec<Loss>,
+) -> Result<Vec<(String, Tensor<'a>)>, Error> {
+    let (module, target) = (module(&lora.target), lora.target.label());
+    let unfit = || Error::Unsupported {
+        what: target.clone(),
+        reason: "its factors are no matrices of numbers".to_owned(),
+        hint: "convert it to another format with --to".to_owned(),
+    };
+    if lora.rank() != rank {
+        losses.push(Loss::RankPadded { target: target.clone(), from: lora.rank(), to: rank });
+    }
+    let (mut up, mut down) = (lora.up.clone(), lora.down.clone());
+    if lora.scale != scale {
+        let (folded, elements) = scaled(&up, lora.scale / scale).ok_or_else(unfit)?;
+        if elements > 0 {
+            losses.push(Loss::Rounded { target: target.clone(), to: up.dtype(), elements });
+        }
+        up = folded;
+    }
+    up = padded(&up, 1, rank).ok_or_else(unfit)?;
+    down = padded(&down, 0, rank).ok_or_else(unfit)?;
+    let (a, b) = match is_embedding(&module) {
+        true => (up, down),
+        false => (down.transposed().ok_or_else(unfit)?, up.transposed().ok_or_else(unfit)?),
+    };
+    let mut tensors = vec![(format!("{module}.lora_a"), a), (format!("{module}.lora_b"), b)];
+    if let Some(magnitude) = &lora.magnitude {
+        let dims = [magnitude.value.elements()];
+        let shape = fitment_core::tensor::Shape::new(&dims).map_err(|_| unfit())?;
+        let value = Tensor::new(magnitude.value.dtype(), shape, magnitude.value.data().clone());
+        tensors.push((format!("{module}.m"), value.map_err(|_| unfit())?));
+    }
+    Ok(tensors)
+}
+
+/// A factor times a number, and how many elements were rounded for that.
+fn scaled(tensor: &Tensor<'_>, ratio: f64) -> Option<(Tensor<'static>, u64)> {
+    let values: Vec<f64> = widened(tensor)?.into_iter().map(|value| value * ratio).collect();
+    let stored = narrowed(tensor.dtype(), tensor.dims(), &values)?;
+    let back = widened(&stored)?;
+    if back.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
+    let rounded = back.iter().zip(&values).filter(|(back, value)| back != value).count();
+    Some((stored, rounded as u64))
+}
+
+/// A matrix with zeros behind it along an axis, up to an extent.
+fn padded<'a>(tensor: &Tensor<'a>, axis: usize, extent: u64) -> Option<Tensor<'a>> {
+    let &[rows, columns] = tensor.dims() else { return None };
+    if tensor.dims()[axis] == extent {
+        return Some(tensor.clone());
+    }
+    let size = tensor.dtype().bytes()?;
+    let row = usize::try_from(columns).ok()? * size;
+    let dims = if axis == 0 { [extent, columns] } else { [rows, extent] };
+    let width = usize::try_from(dims[1]).ok()? * size;
+    let mut bytes = Vec::with_capacity(usize::try_from(dims[0]).ok()? * width);
+    for line in tensor.bytes().chunks(row.max(1)) {
+        bytes.extend_from_slice(line);
+        bytes.resize(bytes.len() + width - row, 0);
+    }
+    bytes.resize(usize::try_from(dims[0]).ok()? * width, 0);
+    Tensor::owned(tensor.dtype(), fitment_core::tensor::Shape::new(&dims).ok()?, bytes).ok()
+}
+
+/// The config that the adapter came with.
+fn kept_config<'a>(adapter: &Adapter<'a>) -> Option<Bytes<'a>> {
+    let source = adapter.source.as_ref().filter(|source| source.format == "mlx")?;
+    source.files.iter().find(|file| file.path == CONFIG).map(|file| file.data.data().clone())
+}
+
+/// Whether a config says what is written. Which modules there are, mlx-lm sees by `keys` and `num_layers`: they are those of
+/// the adapter as long as it has the edits that it came with.
+fn says(config: &Bytes<'_>, kind: Kind, (rank, scale): (u64, f64)) -> bool {
+    let Ok(Value::Object(fields)) = json::parse(config.as_slice()) else { return false };
+    let told = fields.get("fine_tune_type").and_then(Value::as_str).unwrap_or("lora");
+    let parameter = |name: &str| fields.get("lora_parameters")?.get(name).cloned();
+    let is_same = parameter("rank").and_then(|rank| rank.as_u64()) == Some(rank)
+        && parameter("scale").and_then(|scale| scale.as_f64()) == Some(scale);
+    told == kind.name() && (kind == Kind::Full || is_same)
+}
+
+fn config(adapter: &Adapter<'_>, kind: Kind, (rank, scale): (u64, f64), modules: &[String]) -> String {
+    let mut fields = Map::new();
+    fields.insert("fine_tune_type".to_owned(), kind.name().into());
+    // All blocks: the modules are named by their whole paths.
+    fields.insert("num_layers".to_owned(), (-1).into());
+    if kind != Kind::Full {
+        let parameters = json!({"rank": rank, "scale": scale, "dropout": 0.0, "keys": modules});
+        fields.insert("lora_parameters".to_owned(), parameters);
+    }
+    if let Some(name) = &adapter.base.name {
+        fields.insert("model".to_owned(), name.clone().into());
+    }
+    serde_json::to_string_pretty(&Value::Object(fields)).unwrap_or_default() + "\n"
+}
+
+fn metadata(adapter: &Adapter<'_>) -> BTreeMap<String, String> {
+    let source = adapter.source.as_ref().filter(|source| source.format == "mlx");
+    source.map(|source| source.metadata.clone()).unwrap_or_default()
+}
+
+/// The other files that were carried along.
+fn others<'a>(adapter: &Adapter<'a>) -> Vec<OutputFile<'a>> {
+    let source = adapter.source.as_ref().filter(|source| source.format == "mlx");
+    let files = source.map_or(&[][..], |source| &source.files);
+    let others = files.iter().filter(|file| file.path != CONFIG);
+    others
+        .map(|file| OutputFile { path: file.path.clone(), content: Content::Bytes(file.data.data().clone()) })
+        .collect()
+}
