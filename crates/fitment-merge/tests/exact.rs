@@ -173,3 +173,19 @@ fn adapters_of_other_models_are_refused_for_that_alone() {
         assert_eq!(error, "w: the base of a has [2], that of a has [3]");
     }
 }
+
+#[test]
+fn the_same_change_twice_is_twice_the_change() {
+    let target = Target::whole(TensorName::new("w").unwrap());
+    let index = Tensor::owned(Dtype::U32, Shape::new(&[1]).unwrap(), vec![0; 4]).unwrap();
+    let exceptions = Some(Exceptions { index, value: element(1.5) });
+    let add = Add { target, scale: 1.0, value: element(0.5), exceptions, origin: Origin::default() };
+    let adapter = Adapter { edits: vec![Edit::Add(add)], ..Adapter::default() };
+    let input = || Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+    let file = checkpoint(r#"{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}"#, element(1.0).bytes());
+    let base = MemoryCheckpoint::new(&file, None).unwrap();
+    let options = Options { base: Some(&base), ..Options::default() };
+    let merged = merge(&[input(), input()], &options).unwrap();
+    let Edit::Set(set) = &merged.adapter.edits[0] else { panic!() };
+    assert_eq!(set.value.bytes(), element(2.0).bytes());
+}

@@ -23,6 +23,8 @@ struct Part<'a> {
     value: Tensor<'a>,
     dtype: SetDtype,
     create: bool,
+    /// It says what is there, and adds nothing to it: two that say the same are one.
+    is_set: bool,
 }
 
 /// What the replacements of all adapters make of a tensor: `W + Σ wᵢ·(Vᵢ − W)` over those that replace it.
@@ -39,25 +41,31 @@ pub(super) fn merge<'a>(
         let part = match &change.start {
             Start::Whole(set) => {
                 target.get_or_insert(&set.target);
-                Part { weight, value: set.value.clone(), dtype: set.dtype, create: set.create }
+                Part { weight, value: set.value.clone(), dtype: set.dtype, create: set.create, is_set: true }
             }
             Start::Bits(edit) => {
                 target.get_or_insert(&edit.target);
                 let base = base_of(context, &edit.target, &mut held, "a bit-exact change has no weight")?;
                 let value = restored(base, &edit.z, edit.base)?;
-                Part { weight, value, dtype: SetDtype::Stored, create: false }
+                Part { weight, value, dtype: SetDtype::Stored, create: false, is_set: false }
             }
             Start::Corrected(add) => {
                 target.get_or_insert(&add.target);
                 let reason = "a difference with exceptions has no weight";
                 let base = base_of(context, &add.target, &mut held, reason)?;
-                Part { weight, value: corrected(base, add)?, dtype: SetDtype::Stored, create: false }
+                Part {
+                    weight,
+                    value: corrected(base, add)?,
+                    dtype: SetDtype::Stored,
+                    create: false,
+                    is_set: false,
+                }
             }
             Start::Elements(edit) => {
                 target.get_or_insert(&edit.target);
                 let base = base_of(context, &edit.target, &mut held, BESIDE)?;
                 let value = placed(base, &edit.index, &edit.value, 1)?;
-                Part { weight, value, dtype: SetDtype::Stored, create: false }
+                Part { weight, value, dtype: SetDtype::Stored, create: false, is_set: true }
             }
             Start::Rows(set) => {
                 target.get_or_insert(&set.target);
@@ -72,6 +80,7 @@ pub(super) fn merge<'a>(
                     value: placed(base, rows, &set.value, width)?,
                     dtype: set.dtype,
                     create: false,
+                    is_set: true,
                 }
             }
             _ => continue,
@@ -132,8 +141,8 @@ fn unanimous<'a>(parts: &[Part<'a>]) -> Option<Tensor<'a>> {
     let same = |part: &Part<'a>| {
         part.value.dtype() == first.value.dtype() && part.value.bytes() == first.value.bytes()
     };
-    let is_whole =
-        parts.iter().all(|part| part.weight == 1.0) || is_one(parts.iter().map(|part| part.weight));
+    let is_whole = parts.iter().all(|part| part.weight == 1.0 && part.is_set)
+        || is_one(parts.iter().map(|part| part.weight));
     (is_whole && parts.iter().all(same)).then(|| first.value.clone())
 }
 
