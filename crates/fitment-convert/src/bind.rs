@@ -1,5 +1,6 @@
 //! Binding an adapter to the base at hand: every touched tensor is found, fits, and is recorded with its digest.
 
+use crate::each;
 use crate::error::{Clash, Error, Unmapped};
 use crate::sites;
 use crate::states::misfits;
@@ -205,15 +206,8 @@ fn entry(
     BaseTensor { unchanged, component: None, name, experts, dtype, shape, digests: Vec::new(), extra }
 }
 
-#[cfg(feature = "parallel")]
 fn hash_all(names: &[&String], base: &dyn Checkpoint) -> Result<Vec<Digest>, Error> {
-    use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
-    names.par_iter().map(|name| hash(name, base)).collect()
-}
-
-#[cfg(not(feature = "parallel"))]
-fn hash_all(names: &[&String], base: &dyn Checkpoint) -> Result<Vec<Digest>, Error> {
-    names.iter().map(|name| hash(name, base)).collect()
+    each::map(names, |name| hash(name, base)).into_iter().collect()
 }
 
 fn hash(name: &str, base: &dyn Checkpoint) -> Result<Digest, Error> {

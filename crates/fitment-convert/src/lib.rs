@@ -41,6 +41,7 @@
 //! | [`fold`] | interventions into weights, where that is exact |
 //! | [`architectures`] | where the sites of interventions lie in each family of models |
 //! | [`sites`] | whether a base has the sites of interventions |
+//! | [`each`] | passes over tensors, on all cores with the feature `parallel` |
 //! | [`Loss`] | everything that a conversion drops or takes for granted |
 //! | [`peft`] | Hugging Face PEFT, with its rules as codes |
 //! | [`pyreft`] | pyreft's interventions, with their rules |
@@ -64,6 +65,7 @@
 pub mod adapters;
 pub mod architectures;
 mod bind;
+pub mod each;
 mod error;
 pub mod fastchat;
 mod files;

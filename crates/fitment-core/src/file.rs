@@ -103,7 +103,15 @@ fn header_fault(encoded: &Encoded<'_>) -> Option<Finding> {
 /// # Errors
 /// [`Error::Malformed`] with the first breach.
 pub fn encode_checked<'a>(adapter: &Adapter<'a>) -> Result<Encoded<'a>> {
-    let encoded = manifest::encode(adapter);
+    encode_checked_each(adapter, &check::in_order)
+}
+
+/// [`encode_checked`], with the passes over tensors run by `each`.
+///
+/// # Errors
+/// As [`encode_checked`].
+pub fn encode_checked_each<'a>(adapter: &Adapter<'a>, each: check::Each<'_>) -> Result<Encoded<'a>> {
+    let encoded = manifest::encode_each(adapter, each);
     let stored = check::stored_of(&encoded);
     let mut findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure, &check::in_order);
     drop(stored);

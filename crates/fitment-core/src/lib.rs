@@ -68,6 +68,6 @@ pub mod tensor;
 
 pub use check::{Depth, Report, check};
 pub use error::{Error, Result};
-pub use file::{encode_checked, is_fitment, read, read_checked, to_bytes, write};
+pub use file::{encode_checked, encode_checked_each, is_fitment, read, read_checked, to_bytes, write};
 pub use finding::{Finding, Severity};
 pub use model::Adapter;

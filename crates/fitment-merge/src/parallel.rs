@@ -10,3 +10,9 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Send +
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
     items.iter().map(each).collect()
 }
+
+/// The [`Each`](fitment_core::check::Each) of this build.
+pub(crate) fn each(count: usize, call: &(dyn Fn(usize) + Sync)) {
+    let numbers: Vec<usize> = (0..count).collect();
+    map(&numbers, |number| call(*number));
+}

@@ -3,8 +3,9 @@
 use crate::error::Error;
 use crate::input::{DYNAMIC, Input, Limit, Merged, Note, Options, SiteRule};
 use crate::methods::Param;
+use crate::parallel::each;
 use crate::weights::{Values, WeightRule};
-use fitment_core::encode_checked;
+use fitment_core::encode_checked_each;
 use serde_json::{Map, Value, json};
 
 /// The manifest's field, spec section 9.1.
@@ -18,7 +19,7 @@ pub(crate) fn record(
 ) -> Result<(), Error> {
     let mut parents = Vec::new();
     for input in inputs {
-        let id = encode_checked(input.adapter)?.manifest.id;
+        let id = encode_checked_each(input.adapter, &each)?.manifest.id;
         parents.push(json!({"id": id, "weight": input.weight}));
     }
     let mut record = Map::new();

@@ -1,6 +1,6 @@
 //! A Fitment file: the rules of the format, and the adapter when they are kept.
 
-use crate::each;
+use fitment_convert::each;
 use fitment_convert::fitment;
 use fitment_core::check::check_each;
 use fitment_core::{Adapter, Depth, Finding};

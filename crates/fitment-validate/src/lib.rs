@@ -40,7 +40,6 @@
 mod base;
 pub mod codes;
 pub mod coverage;
-mod each;
 mod effect;
 mod error;
 mod file;

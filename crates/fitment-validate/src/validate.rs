@@ -1,7 +1,8 @@
 use crate::base;
 use crate::error::Error;
 use crate::outcome::{Checked, Options, Outcome, Refusal};
-use crate::{each, effect, file, foreign, rules};
+use crate::{effect, file, foreign, rules};
+use fitment_convert::each;
 use fitment_convert::{
     Checks, Error as ConvertError, Files, FormatId, ReadOptions, check_options, detect, torch_findings,
 };

@@ -10,16 +10,18 @@
 mod owned;
 
 use crate::bind::bind;
+use crate::each::each;
 use crate::error::Error;
 use crate::files::{Content, Files, OutputFile};
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
+use fitment_core::check::check_each;
 use fitment_core::container::{read_foreign, write_container};
 use fitment_core::finding::rules;
 use fitment_core::json::{parse, to_canonical};
 use fitment_core::tensor::Tensor;
 use fitment_core::{
-    Adapter, Depth, Finding, Report, Severity, check, encode_checked, is_fitment, read_checked,
+    Adapter, Depth, Finding, Report, Severity, encode_checked_each, is_fitment, read_checked,
 };
 use std::collections::BTreeMap;
 
@@ -48,7 +50,7 @@ pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<C
     let Some(bytes) = the_file(files).or(single) else {
         return Err(Error::NotDetected { looked_for: "one Fitment file".to_owned() });
     };
-    let report = check(bytes, Depth::Values);
+    let report = check_each(bytes, Depth::Values, &each);
     let damage: Vec<Finding> = report.findings.iter().filter(|finding| is_damage(finding)).cloned().collect();
     if !damage.is_empty() {
         return Err(Error::Malformed { findings: damage });
@@ -108,7 +110,7 @@ fn canonical_again(bytes: &[u8]) -> Option<Vec<u8>> {
 /// # Errors
 /// [`Error::Core`] when the adapter breaks a rule of the format.
 pub(crate) fn write<'a>(adapter: &Adapter<'a>, _options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
-    let encoded = encode_checked(adapter)?;
+    let encoded = encode_checked_each(adapter, &each)?;
     let metadata = BTreeMap::from([("fitment".to_owned(), encoded.text())]);
     let content = Content::Container { metadata, tensors: encoded.tensors.into_iter().collect() };
     let files = vec![OutputFile { path: FILE_NAME.to_owned(), content }];

@@ -1,12 +1,14 @@
 use super::v1;
+use crate::check::{Each, in_order};
 use crate::identity::{hex, tensor_digest};
 use crate::json::to_canonical;
 use crate::model::{
-    About, Adapter, Base, ConfigEdit, Edit, ExpertRange, Intervention, Layout, Lora, LoraForm, NormOf,
-    Origin, Positions, Select, SetDtype, Site, Source, Target, When,
+    About, Adapter, Base, ConfigEdit, Digest, Edit, ExpertRange, Intervention, Layout, Lora, LoraForm,
+    NormOf, Origin, Positions, Select, SetDtype, Site, Source, Target, When,
 };
 use crate::tensor::{Dtype, Shape, Tensor};
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// An adapter as it will be stored: the manifest, and the tensors by stored name.
 #[derive(Clone, Debug)]
@@ -26,11 +28,23 @@ impl Encoded<'_> {
 
 /// Names the tensors of an adapter, digests them and derives `requires` and the content id.
 pub fn encode<'a>(adapter: &Adapter<'a>) -> Encoded<'a> {
+    encode_each(adapter, &in_order)
+}
+
+/// [`encode`], with the passes over tensors run by `each`.
+pub fn encode_each<'a>(adapter: &Adapter<'a>, each: Each<'_>) -> Encoded<'a> {
     let mut encoded = encode_undigested(adapter);
-    let digest = |(name, tensor): (&String, &Tensor<'a>)| {
-        (name.clone(), tensor_digest(name, tensor.dtype(), tensor.shape(), tensor.bytes()))
+    let tensors: Vec<(&String, &Tensor<'a>)> = encoded.tensors.iter().collect();
+    let found: Vec<OnceLock<Digest>> = tensors.iter().map(|_| OnceLock::new()).collect();
+    each(tensors.len(), &|index| {
+        if let (Some((name, tensor)), Some(digest)) = (tensors.get(index), found.get(index)) {
+            digest.get_or_init(|| tensor_digest(name, tensor.dtype(), tensor.shape(), tensor.bytes()));
+        }
+    });
+    let digest = |((name, _), digest): (&(&String, _), OnceLock<Digest>)| {
+        Some(((*name).clone(), digest.into_inner()?))
     };
-    let digests: BTreeMap<_, _> = encoded.tensors.iter().map(digest).collect();
+    let digests: BTreeMap<String, Digest> = tensors.iter().zip(found).filter_map(digest).collect();
     let manifest = &mut encoded.manifest;
     manifest.id = super::content_id(&manifest.edits, &digests);
     manifest.tensors = digests.into_iter().map(|(name, digest)| (name, hex(&digest))).collect();

@@ -8,7 +8,7 @@ pub mod v1;
 
 pub(crate) use decode::decode;
 pub(crate) use encode::encode_undigested;
-pub use encode::{Encoded, encode};
+pub use encode::{Encoded, encode, encode_each};
 pub use features::{FEATURES, requires};
 pub use parse::parse;
 

@@ -1,7 +1,8 @@
 //! Whether the touched tensors are the very ones that the adapter was bound to.
 
 use super::{Fit, shapes};
-use crate::{each, rules};
+use crate::rules;
+use fitment_convert::each;
 use fitment_core::checkpoint::CheckpointError;
 use fitment_core::identity::{hex, sha256};
 use fitment_core::model::Digest;

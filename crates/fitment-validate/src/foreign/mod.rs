@@ -4,8 +4,9 @@ mod peft;
 
 use crate::base::{self, BaseReport, Missing, missing_findings};
 use crate::error::Error;
+use crate::rules;
 use crate::validate::Input;
-use crate::{each, rules};
+use fitment_convert::each;
 use fitment_convert::{Checks, Clash, Error as ConvertError, Files, FormatId, ReadOptions, Unmapped, read};
 use fitment_core::check::check_model;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError, Names};

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 /// The [`fitment_core::check::Each`] of this build.
 #[cfg(feature = "parallel")]
-pub(crate) fn each(count: usize, call: &(dyn Fn(usize) + Sync)) {
+pub fn each(count: usize, call: &(dyn Fn(usize) + Sync)) {
     use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator, ParallelIterator};
     // Tensors differ in size by orders of magnitude: stealing one at a time keeps the cores even.
     (0..count).into_par_iter().with_max_len(1).for_each(call);
@@ -12,12 +12,12 @@ pub(crate) fn each(count: usize, call: &(dyn Fn(usize) + Sync)) {
 
 /// The [`fitment_core::check::Each`] of this build.
 #[cfg(not(feature = "parallel"))]
-pub(crate) fn each(count: usize, call: &(dyn Fn(usize) + Sync)) {
+pub fn each(count: usize, call: &(dyn Fn(usize) + Sync)) {
     fitment_core::check::in_order(count, call);
 }
 
 /// A function of every item, in the order of the items.
-pub(crate) fn map<T: Sync, R: Send + Sync>(items: &[T], function: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn map<T: Sync, R: Send + Sync>(items: &[T], function: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let results: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
     each(items.len(), &|index| {
         if let (Some(item), Some(result)) = (items.get(index), results.get(index)) {
