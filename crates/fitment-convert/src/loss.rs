@@ -17,6 +17,11 @@ pub enum Loss {
         /// The first token beyond the base's vocabulary.
         token: String,
     },
+    /// A prediction head that was trained beside the adapter is not carried along.
+    HeadLeft {
+        /// Its path.
+        path: String,
+    },
     /// Another adapter of the same folder is not converted.
     AdapterLeft {
         /// Its sub-folder; empty for the one at the root.
@@ -115,7 +120,10 @@ impl Loss {
     /// Whether the result computes something else than the input; such a loss needs the user's leave.
     pub fn changes_function(&self) -> bool {
         match self {
-            Loss::TokenizerLeft { .. } | Loss::NotHeld { .. } | Loss::Rounded { .. } => true,
+            Loss::TokenizerLeft { .. }
+            | Loss::HeadLeft { .. }
+            | Loss::NotHeld { .. }
+            | Loss::Rounded { .. } => true,
             Loss::FileLeft { .. }
             | Loss::AdapterLeft { .. }
             | Loss::Unbound { .. }
@@ -136,6 +144,7 @@ impl Loss {
         match self {
             Loss::FileLeft { .. } => "file_left",
             Loss::TokenizerLeft { .. } => "tokenizer_left",
+            Loss::HeadLeft { .. } => "head_left",
             Loss::AdapterLeft { .. } => "adapter_left",
             Loss::Unbound { .. } => "unbound",
             Loss::Renamed { .. } => "renamed",
@@ -162,6 +171,9 @@ impl fmt::Display for Loss {
                     f,
                     "{path} is left out, with the token {token:?} that the base lacks (--keep-files carries it)"
                 )
+            }
+            Loss::HeadLeft { path } => {
+                write!(f, "the prediction head in {path} is left out (--keep-files carries it)")
             }
             Loss::AdapterLeft { folder } if folder.is_empty() => {
                 f.write_str("the adapter at the root is left out")

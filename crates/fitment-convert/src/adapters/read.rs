@@ -12,6 +12,9 @@ use crate::read::{Converted, ReadOptions};
 use fitment_core::model::{About, Base, BaseTensor, Edit, Intervention, KeptTensor, Source, SourceFile};
 use fitment_core::{Adapter, Finding, Severity};
 
+/// Weights of a prediction head, which `save_adapter` writes beside the adapter.
+const HEADS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
+
 /// Reads an adapter: interventions for the units of a ReFT that act on some token and for bottleneck adapters, `lora` edits for LoRA.
 ///
 /// # Errors
@@ -163,6 +166,9 @@ fn carried<'a>(
             .filter(|_| name.is_some_and(is_safe_path) && (keep_files || name == Some(CONFIG)))
         {
             Some(data) => kept.push(SourceFile { path: name.unwrap_or(path).to_owned(), data }),
+            None if name.is_some_and(|name| HEADS.contains(&name)) => {
+                losses.push(Loss::HeadLeft { path: path.to_owned() });
+            }
             None => losses.push(Loss::FileLeft { path: path.to_owned() }),
         }
     }
