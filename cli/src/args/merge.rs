@@ -29,7 +29,7 @@ pub(crate) struct Merge {
     /// Method, where not the exact sum is wanted; --explain-method says what each does
     #[arg(long, value_name = "METHOD", value_parser = methods())]
     pub(crate) method: Option<String>,
-    /// Weights by module: TOML or JSON of rules, [[rule]] match = "*.mlp.*", weight = 0.5 or [0.2, 0.8] over the layers,
+    /// Weights by module: TOML or JSON with a list "rule" of match = "*.mlp.*", weight = 0.5 or [0.2, 0.8] over the layers,
     /// and adapter, density, lambda; the first that matches decides
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,

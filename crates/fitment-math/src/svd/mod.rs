@@ -18,7 +18,7 @@
 //! # Ok::<(), fitment_math::Error>(())
 //! ```
 //!
-//! A product of two factors is shortened without forming it: [`shorten`]. [`thin_svd`] and [`orthonormal`] decompose a matrix
+//! A product of two factors is shortened without forming it: [`shorten()`]. [`thin_svd`] and [`orthonormal`] decompose a matrix
 //! in memory. These are in f64.
 
 mod shorten;
