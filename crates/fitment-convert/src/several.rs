@@ -1,6 +1,7 @@
-//! Which adapter of a folder is meant that holds several.
+//! Which adapter of a folder is meant that holds several, and what becomes of the others.
 
 use crate::error::Error;
+use crate::loss::Loss;
 use std::collections::BTreeSet;
 
 /// The sub-folder (with a slash behind it; empty for the root) of the adapter that is named, or of the only one. The root
@@ -37,4 +38,14 @@ pub(crate) fn choose(folders: &BTreeSet<String>, adapter_name: Option<&str>) -> 
         Some(only) if folders.len() == 1 => Ok(only.clone()),
         _ => ambiguous("which adapter".to_owned(), format!("the folder holds several: {}", shown())),
     }
+}
+
+/// The other adapters of a folder, which are left out: their sub-folders with a slash behind, empty for the root.
+pub(crate) fn left(others: &[String]) -> impl Iterator<Item = Loss> {
+    others.iter().map(|other| Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() })
+}
+
+/// Whether a file lies in the sub-folder of one of them. What lies at the root is nobody's alone.
+pub(crate) fn is_of_another(others: &[String], path: &str) -> bool {
+    others.iter().any(|other| !other.is_empty() && path.starts_with(&**other))
 }

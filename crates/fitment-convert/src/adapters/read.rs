@@ -9,6 +9,7 @@ use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::formats::Ask;
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
+use crate::several;
 use fitment_core::model::{About, Base, BaseTensor, Edit, Intervention, KeptTensor, Source, SourceFile};
 use fitment_core::{Adapter, Finding, Severity};
 
@@ -152,12 +153,8 @@ fn carried<'a>(
     losses: &mut Vec<Loss>,
 ) -> Vec<SourceFile<'a>> {
     let mut kept = Vec::new();
-    for other in &folder.others {
-        losses.push(Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() });
-    }
-    let of_another =
-        |path: &str| folder.others.iter().any(|other| !other.is_empty() && path.starts_with(&**other));
-    for (path, data) in files.iter().filter(|(path, _)| !of_another(path)) {
+    losses.extend(several::left(&folder.others));
+    for (path, data) in files.iter().filter(|(path, _)| !several::is_of_another(&folder.others, path)) {
         if folder.weights.as_deref() == Some(path) {
             continue;
         }

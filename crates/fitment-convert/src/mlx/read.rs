@@ -6,6 +6,7 @@ use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
 use crate::names::{Fit, Want, resolve};
 use crate::read::{Converted, ReadOptions};
+use crate::several;
 use crate::tying::is_vocabulary_module;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
@@ -175,11 +176,8 @@ fn lora<'a>(
 /// The config, which the way back needs, and what is left of the other files.
 fn beside<'a>(files: &Files<'a>, folder: &Folder<'a>, keep: bool) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
     let (mut kept, mut losses) = (Vec::new(), Vec::new());
-    let left = |other: &String| Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() };
-    losses.extend(folder.others.iter().map(left));
-    let is_of_another =
-        |path: &str| folder.others.iter().any(|other| !other.is_empty() && path.starts_with(&**other));
-    for (path, data) in files.iter().filter(|(path, _)| !is_of_another(path)) {
+    losses.extend(several::left(&folder.others));
+    for (path, data) in files.iter().filter(|(path, _)| !several::is_of_another(&folder.others, path)) {
         let Some(own) = path.strip_prefix(&*folder.prefix) else { continue };
         if own == WEIGHTS {
             continue;

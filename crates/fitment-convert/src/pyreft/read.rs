@@ -8,6 +8,7 @@ use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::formats::Ask;
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
+use crate::several;
 use crate::wrapped;
 use fitment_core::model::{Base, Edit, Intervention, KeptTensor, Positions, Source, SourceFile};
 use fitment_core::tensor::Tensor;
@@ -196,11 +197,10 @@ fn carried<'a>(files: &Files<'a>, folder: &Folder<'a>, keep: bool) -> (Vec<Sourc
     let file = |path: &str, bytes| Some(SourceFile { path: path.to_owned(), data: kept_bytes(bytes)? });
     let mut kept: Vec<SourceFile<'a>> =
         folder.config.and_then(|config| file(CONFIG, config)).into_iter().collect();
-    let left = |other: &String| Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() };
-    let mut losses: Vec<Loss> = folder.others.iter().map(left).collect();
-    let of_another =
-        |path: &str| folder.others.iter().any(|other| !other.is_empty() && path.starts_with(&**other));
-    let rest = files.iter().filter(|(path, _)| !folder.used.contains(*path) && !of_another(path));
+    let mut losses: Vec<Loss> = several::left(&folder.others).collect();
+    let rest = files
+        .iter()
+        .filter(|(path, _)| !folder.used.contains(*path) && !several::is_of_another(&folder.others, path));
     for (path, bytes) in rest {
         match file(path, bytes).filter(|_| keep && is_safe_path(path) && path != CONFIG) {
             Some(file) => kept.push(file),

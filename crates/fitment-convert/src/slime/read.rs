@@ -8,6 +8,7 @@ use crate::error::{Clash, Error};
 use crate::files::{self, Files};
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
+use crate::several;
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::finding::Rule;
 use fitment_core::model::{Base, Edit, Source, SourceFile, Target, TensorName};
@@ -209,11 +210,10 @@ impl<'a> Reader<'_, 'a> {
 
 /// The files beside the version, and the other versions, as [`files::carried`] has it.
 fn beside<'a>(files: &Files<'a>, folder: &Folder<'a>, keep: bool) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
-    let is_of_another =
-        |path: &str| folder.others.iter().any(|other| !other.is_empty() && path.starts_with(&**other));
     let paths = files.iter().map(|(path, _)| path);
-    let known: Vec<&str> = paths.filter(|path| folder.used.contains(*path) || is_of_another(path)).collect();
+    let known: Vec<&str> = paths
+        .filter(|path| folder.used.contains(*path) || several::is_of_another(&folder.others, path))
+        .collect();
     let (kept, files_left) = files::carried(files, &known, keep);
-    let left = |other: &String| Loss::AdapterLeft { folder: other.trim_end_matches('/').to_owned() };
-    (kept, folder.others.iter().map(left).chain(files_left).collect())
+    (kept, several::left(&folder.others).chain(files_left).collect())
 }
