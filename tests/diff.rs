@@ -3,14 +3,14 @@
 
 use fitment_apply::{Input, Options as ApplyOptions, Plan, execute};
 use fitment_core::Adapter;
-use fitment_core::checkpoint::{Checkpoint, CheckpointError, CheckpointSink, MemoryCheckpoint, TensorInfo};
+use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint, TensorInfo};
 use fitment_core::container::write_container;
 use fitment_core::model::{ConfigValue, Edit};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_diff::{Diff, Error, Form, LowRank, MemorySpool, Options, diff};
+use fitment_tests::sink::Sink;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 const FORMS: [Form; 3] = [Form::Bits, Form::Sparse, Form::Add];
@@ -38,35 +38,15 @@ fn noise(dims: &[u64], seed: u64, step: usize) -> Tensor<'static> {
     tensor(Dtype::BF16, dims, (0..count).flat_map(|at| value(at).to_le_bytes()).collect())
 }
 
-/// Keeps what is written.
-struct Sink<'b> {
-    base: &'b dyn Checkpoint,
-    written: Mutex<BTreeMap<String, Vec<u8>>>,
-}
-
-impl CheckpointSink for Sink<'_> {
-    fn write(&self, name: &str, at: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let mut written = self.written.lock().unwrap();
-        let room = written.entry(name.to_owned()).or_default();
-        room.resize(room.len().max(at as usize + bytes.len()), 0);
-        room[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn copy(&self, name: &str, from: &str) -> Result<(), CheckpointError> {
-        self.write(name, 0, &self.base.read(from)?)
-    }
-}
-
 fn applied(
     adapter: &Adapter<'_>,
     base: &dyn Checkpoint,
 ) -> Result<BTreeMap<String, (TensorInfo, Vec<u8>)>, String> {
     let input = Input { adapter, weight: 1.0, name: "diff".to_owned() };
     let plan = Plan::new(&[input], base, &ApplyOptions::default()).map_err(|refusal| refusal.to_string())?;
-    let sink = Sink { base, written: Mutex::default() };
+    let sink = Sink::new(base);
     execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).map_err(|error| error.to_string())?;
-    let mut written = sink.written.into_inner().unwrap();
+    let mut written = sink.into_written();
     let output = |tensor: &fitment_core::checkpoint::OutputTensor| {
         (tensor.name.clone(), (tensor.info.clone(), written.remove(&tensor.name).unwrap_or_default()))
     };

@@ -4,38 +4,18 @@
 use fitment_apply::{Input as Applied, Options as ApplyOptions, Plan, execute};
 use fitment_convert::{Files, ReadOptions};
 use fitment_core::Adapter;
-use fitment_core::checkpoint::{Checkpoint, CheckpointError, CheckpointSink, TensorInfo};
+use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::model::Edit;
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_math::round::{Element, decode};
 use fitment_merge::{Error, Input, Limit, Options, merge};
 use fitment_tests::place::fixture;
+use fitment_tests::sink::Sink;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-
-/// Keeps what is written.
-struct Sink<'b> {
-    base: &'b dyn Checkpoint,
-    written: Mutex<BTreeMap<String, Vec<u8>>>,
-}
-
-impl CheckpointSink for Sink<'_> {
-    fn write(&self, name: &str, at: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let mut written = self.written.lock().unwrap();
-        let room = written.entry(name.to_owned()).or_default();
-        room.resize(room.len().max(at as usize + bytes.len()), 0);
-        room[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn copy(&self, name: &str, from: &str) -> Result<(), CheckpointError> {
-        self.write(name, 0, &self.base.read(from)?)
-    }
-}
 
 /// A base and the adapters that fit it, by their names.
 type Family = (CheckpointDir, Vec<(String, Vec<u8>)>);
@@ -48,9 +28,9 @@ fn applied(adapters: &[(&Adapter<'_>, f64)], base: &dyn Checkpoint) -> Result<Re
         .map(|(adapter, weight)| Applied { adapter, weight: *weight, name: "a".to_owned() })
         .collect();
     let plan = Plan::new(&inputs, base, &ApplyOptions::default()).map_err(|refusal| refusal.to_string())?;
-    let sink = Sink { base, written: Mutex::default() };
+    let sink = Sink::new(base);
     execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).map_err(|error| error.to_string())?;
-    let mut written = sink.written.into_inner().unwrap();
+    let mut written = sink.into_written();
     let output = |tensor: &fitment_core::checkpoint::OutputTensor| {
         (tensor.name.clone(), (tensor.info.clone(), written.remove(&tensor.name).unwrap_or_default()))
     };

@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod oracle;
 pub mod place;
 pub mod program;
+pub mod sink;
 pub mod source;
 
 /// The README's Rust, compiled and run.

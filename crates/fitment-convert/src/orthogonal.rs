@@ -1,8 +1,9 @@
 //! The matrices that torch's `parametrizations.orthogonal` computes of `original` and `base`.
 
-use crate::numbers::{narrowed, transposed, widened};
+use crate::numbers::transposed;
 use fitment_core::tensor::Tensor;
 use fitment_math::orthogonal;
+use fitment_math::round::{narrowed, widened};
 
 /// Largest square matrix whose exponential is computed: one of the model's width, that is of full rank, is no low-rank adapter.
 pub(crate) const MAX_SQUARE: u64 = orthogonal::MAX_EXPONENTIAL as u64;

@@ -4,12 +4,12 @@ use crate::culprit::Culprit;
 use crate::exact::Fault;
 use crate::gather::{Key, key};
 use crate::input::{Input, Note, Options};
-use crate::numbers::wide;
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::identity::{hex, sha256};
 use fitment_core::model::{Base, BaseTensor, Digest, Edit, Target, TensorName};
 use fitment_core::tensor::Dtype;
+use fitment_math::round::wide;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,36 +1,11 @@
-//! Tensors as binary64 and back, and side by side.
+//! Tensors side by side, and what they have in common.
 
 use fitment_core::tensor::{Dtype, Shape, Tensor};
-use fitment_math::round::{Element, decode, encode};
-
-/// Elements, exactly; `None` for a dtype that is no weight.
-pub(crate) fn widened(tensor: &Tensor<'_>) -> Option<Vec<f64>> {
-    wide(tensor.dtype(), tensor.bytes())
-}
-
-/// The same of bytes.
-pub(crate) fn wide(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {
-    let mut numbers = vec![0.0; bytes.len() / dtype.bytes()?];
-    decode(Element::of(dtype)?, bytes, &mut numbers).ok()?;
-    Some(numbers)
-}
-
-/// Bytes of these elements, rounded once; `None` for a dtype that is no weight.
-pub(crate) fn narrow(dtype: Dtype, values: &[f64]) -> Option<Vec<u8>> {
-    let element = Element::of(dtype)?;
-    let mut bytes = vec![0; values.len() * element.size()];
-    encode(element, values, &mut bytes).ok()?;
-    Some(bytes)
-}
+use fitment_math::round::widened;
 
 /// Whether all elements are numbers; rounding may have made infinities.
 pub(crate) fn is_finite(tensor: &Tensor<'_>) -> bool {
     widened(tensor).is_some_and(|values| values.iter().all(|value| value.is_finite()))
-}
-
-/// A tensor of these elements, rounded once.
-pub(crate) fn narrowed(dtype: Dtype, dims: &[u64], values: &[f64]) -> Option<Tensor<'static>> {
-    Tensor::owned(dtype, Shape::new(dims).ok()?, narrow(dtype, values)?).ok()
 }
 
 /// Blocks of bytes, each with its shape, joined along an axis; all other extents are equal. `None` where they are not.

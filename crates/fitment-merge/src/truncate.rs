@@ -7,11 +7,11 @@
 use crate::error::Error;
 use crate::exact::hidden::Linear;
 use crate::input::{Limit, Merged, Note, Truncated};
-use crate::numbers::{narrowed, widened};
 use crate::parallel;
 use fitment_core::model::{Edit, Intervention, Lora};
 use fitment_core::tensor::Dtype;
 use fitment_math::ndarray::{Array2, Axis, concatenate};
+use fitment_math::round::{narrowed, widened};
 use fitment_math::svd::{Factors, shorten_by};
 use std::collections::BTreeSet;
 

@@ -15,10 +15,10 @@
 use super::inspect::{Group, Inspected};
 use super::methods::BottleneckForm;
 use super::{keys, rules};
-use crate::numbers::widened;
 use fitment_core::Finding;
 use fitment_core::model::{Intervention, KeptTensor, ModuleSite, Origin, Positions, Site, SiteComponent};
 use fitment_core::tensor::Tensor;
+use fitment_math::round::widened;
 use std::collections::BTreeMap;
 
 /// Where the layers of a class of models have their adapters.

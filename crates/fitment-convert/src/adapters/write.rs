@@ -5,7 +5,7 @@ use crate::architectures::Architecture;
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
-use crate::numbers::{narrowed, transposed, widened};
+use crate::numbers::transposed;
 use crate::tying::model_type;
 use crate::write::{WriteOptions, Written};
 use fitment_core::model::{
@@ -13,6 +13,7 @@ use fitment_core::model::{
 };
 use fitment_core::tensor::{Bytes, Dtype, Tensor};
 use fitment_core::{Adapter, json};
+use fitment_math::round::{narrowed, widened};
 use fitment_torch::{Archive, Item};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};

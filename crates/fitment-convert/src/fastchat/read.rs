@@ -3,7 +3,6 @@ use crate::bind::{bind, describe};
 use crate::error::{Clash, Error};
 use crate::files::{Files, carried};
 use crate::loss::Loss;
-use crate::numbers::{narrowed, widened};
 use crate::read::{Converted, ReadOptions};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::model::{
@@ -12,6 +11,7 @@ use fitment_core::model::{
 };
 use fitment_core::tensor::{Shape, Tensor};
 use fitment_core::{Adapter, Severity};
+use fitment_math::round::{narrowed, widened};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 

@@ -2,11 +2,12 @@ use super::folder::{CONFIG, Kind, WEIGHTS, is_embedding};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
-use crate::numbers::{narrowed, widened};
+use crate::pass::pad::padded;
 use crate::write::{WriteOptions, Written};
 use fitment_core::model::{Edit, Lora, LoraForm, NormOf, Set, Target};
 use fitment_core::tensor::{Bytes, Tensor};
 use fitment_core::{Adapter, json};
+use fitment_math::round::{narrowed, widened};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -138,7 +139,7 @@ fn factors<'a>(
     if lora.rank() != rank {
         losses.push(Loss::RankPadded { target: target.clone(), from: lora.rank(), to: rank });
     }
-    let (mut up, mut down) = (lora.up.clone(), lora.down.clone());
+    let mut up = lora.up.clone();
     if lora.scale != scale {
         let (folded, elements) = scaled(&up, lora.scale / scale).ok_or_else(unfit)?;
         if elements > 0 {
@@ -146,8 +147,7 @@ fn factors<'a>(
         }
         up = folded;
     }
-    up = padded(&up, 1, rank).ok_or_else(unfit)?;
-    down = padded(&down, 0, rank).ok_or_else(unfit)?;
+    let (up, down) = padded(&up, &lora.down, rank).ok_or_else(unfit)?;
     let (a, b) = match is_embedding(&module) {
         true => (up, down),
         false => (down.transposed().ok_or_else(unfit)?, up.transposed().ok_or_else(unfit)?),
@@ -172,25 +172,6 @@ fn scaled(tensor: &Tensor<'_>, ratio: f64) -> Option<(Tensor<'static>, u64)> {
     }
     let rounded = back.iter().zip(&values).filter(|(back, value)| back != value).count();
     Some((stored, rounded as u64))
-}
-
-/// A matrix with zeros behind it along an axis, up to an extent.
-fn padded<'a>(tensor: &Tensor<'a>, axis: usize, extent: u64) -> Option<Tensor<'a>> {
-    let &[rows, columns] = tensor.dims() else { return None };
-    if tensor.dims()[axis] == extent {
-        return Some(tensor.clone());
-    }
-    let size = tensor.dtype().bytes()?;
-    let row = usize::try_from(columns).ok()? * size;
-    let dims = if axis == 0 { [extent, columns] } else { [rows, extent] };
-    let width = usize::try_from(dims[1]).ok()? * size;
-    let mut bytes = Vec::with_capacity(usize::try_from(dims[0]).ok()? * width);
-    for line in tensor.bytes().chunks(row.max(1)) {
-        bytes.extend_from_slice(line);
-        bytes.resize(bytes.len() + width - row, 0);
-    }
-    bytes.resize(usize::try_from(dims[0]).ok()? * width, 0);
-    Tensor::owned(tensor.dtype(), fitment_core::tensor::Shape::new(&dims).ok()?, bytes).ok()
 }
 
 /// The config that the adapter came with.

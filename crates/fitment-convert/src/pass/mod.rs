@@ -1,3 +1,4 @@
 //! Passes from model to model, which formats share.
 
 pub mod fold;
+pub(crate) mod pad;

@@ -1,7 +1,8 @@
 //! Exact conversions between number formats, each rounding once, to the nearest, ties to even.
 //!
 //! Single numbers convert by functions such as [`f64_to_f16`]; whole tensors by [`decode`] and [`encode`], which read
-//! and write little-endian bytes at any alignment, as they lie in a safetensors file.
+//! and write little-endian bytes at any alignment, as they lie in a safetensors file, or by [`widened`] and [`narrowed`],
+//! which allocate.
 //!
 //! * Widening is exact. Narrowing rounds once: f64 to f16 does not pass through f32, which would round twice.
 //! * What lies beyond the largest finite number by half a unit or more becomes infinity. Subnormals are kept.
@@ -26,6 +27,7 @@
 
 mod bits;
 pub(crate) mod cells;
+mod tensors;
 
 use crate::dispatch::{Isa, Kernel, Level};
 use crate::{Error, Wide};
@@ -33,6 +35,8 @@ use fitment_core::tensor::Dtype;
 
 #[cfg(test)]
 mod tests;
+
+pub use tensors::{narrow, narrowed, wide, widened};
 
 pub use bits::{
     bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_f64, f64_to_bf16, f64_to_f16, f64_to_f32,

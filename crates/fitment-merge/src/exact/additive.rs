@@ -3,9 +3,10 @@
 use super::change::same_part;
 use super::{Done, Fault};
 use crate::gather::Touch;
-use crate::numbers::{common, is_finite, joined, narrow, widened};
+use crate::numbers::{common, is_finite, joined};
 use fitment_core::model::{Edit, Lora, LoraForm, Origin};
 use fitment_core::tensor::{Dtype, Tensor};
+use fitment_math::round::{narrow, wide, widened};
 
 /// The sum of edits that only add. Low-rank updates of one part and form become one, at the place of the first of them.
 pub(super) fn merge<'a>(touches: &[Touch<'a>]) -> Result<Done<'a>, Fault> {
@@ -136,7 +137,7 @@ fn folded(tensor: &Tensor<'_>, factor: f64, dtype: Dtype, exactly: bool) -> Opti
     let mut values = widened(tensor)?;
     values.iter_mut().for_each(|value| *value *= factor);
     let bytes = narrow(dtype, &values)?;
-    if exactly && crate::numbers::wide(dtype, &bytes)? != values {
+    if exactly && wide(dtype, &bytes)? != values {
         return None;
     }
     Some(bytes)

@@ -6,10 +6,10 @@
 
 use super::change::{Change, Start};
 use super::{Context, Done, Fault, additive};
-use crate::numbers::{narrowed, widened};
 use fitment_core::model::{Edit, Lora, LoraForm, Magnitude, NormOf, Origin};
 use fitment_core::tensor::{Dtype, Tensor};
 use fitment_math::ndarray::{Array1, Array2, Axis, Slice};
+use fitment_math::round::{narrowed, widened};
 
 /// A low-rank update with its part in the sum.
 struct Part<'a> {

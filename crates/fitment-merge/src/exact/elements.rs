@@ -4,9 +4,10 @@ use super::change::{Change, Start};
 use super::whole::is_one;
 use super::{Context, Done, Fault};
 use crate::base::Held;
-use crate::numbers::{common, narrow, wide};
+use crate::numbers::common;
 use fitment_core::model::{Edit, Origin, Set, SetDtype, SparseAdd, SparseSet, Target};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_math::round::{narrow, wide};
 use std::collections::BTreeMap;
 
 /// Positions of an index tensor, U32 or I64.

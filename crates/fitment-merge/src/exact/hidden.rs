@@ -9,10 +9,10 @@ use super::Context;
 use crate::culprit::Culprit;
 use crate::gather::Gathered;
 use crate::input::SiteRule;
-use crate::numbers::{narrowed, widened};
 use fitment_core::model::{Intervention, Overlap, Positions, Rounding};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_math::ndarray::{Array1, Array2, Axis, concatenate};
+use fitment_math::round::{narrowed, widened};
 use std::collections::BTreeMap;
 
 /// A linear intervention in one form.
@@ -288,7 +288,8 @@ mod tests {
 
     /// By the formula of the roles, not that of the linear form.
     fn act(edit: &Intervention<'_>, state: &Array1<f64>) -> Array1<f64> {
-        let read = |tensor: &Option<Tensor<'_>>| crate::numbers::widened(tensor.as_ref().unwrap()).unwrap();
+        let read =
+            |tensor: &Option<Tensor<'_>>| fitment_math::round::widened(tensor.as_ref().unwrap()).unwrap();
         let rank = edit.rank().unwrap() as usize;
         let (up, weight) = (read(&edit.up), read(&edit.source_weight));
         let (bias, constant) = (read(&edit.source_bias), edit.up_bias.as_ref().map(|_| read(&edit.up_bias)));
@@ -336,7 +337,7 @@ mod tests {
     fn a_part_acts_in_the_directions_that_are_named() {
         let whole = tensor(&[2, 3], 5);
         let part = chosen(&whole, 1, &[2, 0]).unwrap();
-        let numbers = |tensor: &Tensor<'_>| crate::numbers::widened(tensor).unwrap();
+        let numbers = |tensor: &Tensor<'_>| fitment_math::round::widened(tensor).unwrap();
         let (all, some) = (numbers(&whole), numbers(&part));
         assert_eq!(some, [all[2], all[0], all[5], all[3]]);
         let edit = loreft(1, 3, 1.0);

@@ -3,11 +3,12 @@
 use super::change::{Change, Start};
 use super::{Context, Done, Fault};
 use crate::base::Held;
-use crate::numbers::{common, narrowed, widened};
+use crate::numbers::common;
 use fitment_core::identity::sha256;
 use fitment_core::model::{Edit, Origin, Set, SetDtype, Target};
 use fitment_core::tensor::{Dtype, Tensor};
 use fitment_math::bits;
+use fitment_math::round::{narrow, narrowed, widened};
 
 /// How far the sum of weights may be from 1: decimal fractions add up to that.
 const NEAR: f64 = 1e-12;
@@ -227,7 +228,7 @@ pub(crate) fn corrected(base: &Held, add: &fitment_core::model::Add<'_>) -> Resu
     let difference = difference.ok_or_else(damaged)?;
     let sum: Vec<f64> =
         base.values.iter().zip(&difference).map(|(base, delta)| base + add.scale * delta).collect();
-    let mut bytes = crate::numbers::narrow(base.dtype, &sum).ok_or_else(damaged)?;
+    let mut bytes = narrow(base.dtype, &sum).ok_or_else(damaged)?;
     if let Some(exceptions) = &add.exceptions {
         let size = base.dtype.bytes().ok_or_else(damaged)?;
         let positions = super::elements::positions(&exceptions.index);

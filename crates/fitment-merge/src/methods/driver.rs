@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::exact::{self, Context, Fault, same_part};
 use crate::gather::{Gathered, Touch, gather, is_additive, labels};
 use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
-use crate::numbers::{is_finite, narrowed, widened};
+use crate::numbers::is_finite;
 use crate::parallel;
 use crate::room::Room;
 use crate::truncate::reached;
@@ -19,6 +19,7 @@ use fitment_core::Adapter;
 use fitment_core::model::{Edit, Lora, Origin};
 use fitment_core::tensor::Dtype;
 use fitment_math::ndarray::{Array2, Axis, concatenate};
+use fitment_math::round::{narrowed, widened};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a target.

@@ -6,11 +6,11 @@ use crate::error::Error;
 use crate::exact::Fault;
 use crate::gather::Touch;
 use crate::input::{Limit, Truncated};
-use crate::numbers::{narrowed, widened};
 use crate::room::Room;
 use fitment_core::model::{Add, Edit, Lora, LoraForm, Origin, Target};
 use fitment_core::tensor::{Dtype, Shape, ShapeFault, Tensor};
 use fitment_math::ndarray::Array2;
+use fitment_math::round::{narrowed, widened};
 use fitment_math::svd::{self, Dense as Matrix, approximate_from};
 
 /// Low-rank where a limit asks for it and the update is a matrix, else the whole.

@@ -4,6 +4,7 @@ use crate::exact::{Context, Fault, corrected, positions};
 use fitment_core::model::Edit;
 use fitment_core::tensor::{Dtype, Tensor};
 use fitment_math::bits;
+use fitment_math::round::wide;
 
 /// Extents of the tensor, and what one edit adds to it.
 pub(super) fn update(context: &Context<'_, '_>, edit: &Edit<'_>) -> Result<(Vec<u64>, Vec<f32>), Fault> {
@@ -82,7 +83,7 @@ fn mapped(dtype: Dtype, bytes: &[u8], map: impl Fn(f64) -> f64) -> Option<Vec<f3
     let size = dtype.bytes()?;
     let mut values = Vec::with_capacity(bytes.len() / size);
     for block in bytes.chunks(BLOCK * size) {
-        values.extend(crate::numbers::wide(dtype, block)?.into_iter().map(|value| map(value) as f32));
+        values.extend(wide(dtype, block)?.into_iter().map(|value| map(value) as f32));
     }
     Some(values)
 }
@@ -95,7 +96,7 @@ fn difference(new: (Dtype, &[u8]), base: (Dtype, &[u8])) -> Option<Vec<f32>> {
     }
     let mut values = Vec::with_capacity(new.1.len() / sizes[0]);
     for (a, b) in new.1.chunks(BLOCK * sizes[0]).zip(base.1.chunks(BLOCK * sizes[1])) {
-        let (a, b) = (crate::numbers::wide(new.0, a)?, crate::numbers::wide(base.0, b)?);
+        let (a, b) = (wide(new.0, a)?, wide(base.0, b)?);
         values.extend(a.iter().zip(&b).map(|(a, b)| (a - b) as f32));
     }
     Some(values)

@@ -1,9 +1,9 @@
 //! Linear interventions as `z = h + U V h + c`, in f64.
 
-use crate::numbers::widened;
 use fitment_core::model::Intervention;
 use fitment_core::tensor::Tensor;
 use fitment_math::ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
+use fitment_math::round::widened;
 
 /// `z = h + up·down·h + shift` on states of one width. The rank may be 0.
 #[derive(Clone, Debug)]

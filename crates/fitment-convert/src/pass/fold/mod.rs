@@ -53,10 +53,10 @@ pub use obstacle::Obstacle;
 pub(crate) use place::Model;
 
 use crate::error::Error;
-use crate::numbers::widened;
 use affine::{Affine, matrix};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{Adapter, Edit, Intervention, Overlap};
+use fitment_math::round::widened;
 use judge::{Candidate, comes_first, is_per_head};
 use linear::Linear;
 use place::Touch;

@@ -3,13 +3,13 @@
 use super::Into;
 use super::linear::Linear;
 use super::place::Model;
-use crate::numbers::narrowed;
 use fitment_core::model::{
     Add, AxisSlice, ConfigEdit, ConfigValue, Edit, IndexRange, Lora, LoraForm, Origin, Set, SetDtype, Target,
     TensorName,
 };
 use fitment_core::tensor::{Dtype, Tensor};
 use fitment_math::ndarray::{Array1, Array2, Axis};
+use fitment_math::round::narrowed;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Slices of more ranges than this are not worth their place in a manifest: then the whole weight is named, which adds zeros to the rest.

@@ -1,10 +1,11 @@
 //! Edits of any origin as PEFT's tensors. What PEFT cannot hold is left out and listed.
 
-use super::draft::{Adapted, Draft, Kind, padded};
+use super::draft::{Adapted, Draft, Kind};
 use super::{alpha, config};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
+use crate::pass::pad::padded;
 use crate::peft::folder::{CONFIG, WEIGHTS};
 use crate::peft::tokens::as_listed;
 use crate::peft::unbound::UNTIED_EMBEDDINGS;
