@@ -13,11 +13,11 @@ import sys
 
 FEATURES = set(
     """add add.exceptions bits component config experts intervention intervention.activation intervention.dims intervention.input_site
-    lora lora.conv lora.magnitude lora.mid lora.stacked lora.transposed remove set set.create set.rows slice sparse_add sparse_set uses when""".split()
+    lora lora.conv lora.magnitude lora.mid lora.stacked lora.transposed remove set set.create set.reshape set.rows slice sparse_add sparse_set uses when""".split()
 )
 # Section 7.2: what of an edit enters the content id, in the order in which appendix A prints it.
 FUNCTION = """component target experts slice uses when form transposed site input_site dims scale activation subtract orthonormal
-magnitude positions overlap rounding dtype create key value base result changed""".split()
+magnitude positions overlap rounding dtype create reshape key value base result changed""".split()
 
 
 class Refused(Exception):

@@ -247,7 +247,7 @@ fn config_values_that_differ_are_set_or_named() {
 }
 
 #[test]
-fn other_shapes_are_refused_by_name_and_the_caller_may_stop() {
+fn a_model_of_other_shapes_is_refused_by_name_and_the_caller_may_stop() {
     let one = |dims: &[u64]| file(&Tensors::from([("w".to_owned(), noise(dims, 0, 0))]));
     let (base, tuned) = (one(&[4, 6]), one(&[6, 4]));
     let (base, tuned) =
@@ -256,10 +256,64 @@ fn other_shapes_are_refused_by_name_and_the_caller_may_stop() {
     let error = diff(&base, &tuned, &Options::default(), &spool, &|_| true).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "w: its shape is [4, 6] in the base and [6, 4] in the tuned checkpoint; only the number of rows may differ"
+        "w: its shape is [4, 6] in the base and [6, 4] in the tuned checkpoint, and so with 1 of 1 tensors"
     );
     let error = diff(&base, &base, &Options::default(), &spool, &|_| false).unwrap_err();
     assert!(matches!(error, Error::Cancelled));
+}
+
+#[test]
+fn a_tensor_of_another_shape_is_stored_and_named() {
+    let of = |dims: &[u64], step| {
+        let tensors = [("head".to_owned(), noise(dims, 0, 0)), ("w".to_owned(), noise(&[64, 64], 9, step))];
+        file(&Tensors::from(tensors))
+    };
+    // Also one with as many elements, and one with other axes.
+    for dims in [&[6, 4][..], &[3, 5], &[24], &[4, 6, 1], &[]] {
+        let (base, tuned) = (of(&[4, 6], 0), of(dims, 2));
+        let (base, tuned) =
+            (MemoryCheckpoint::new(&base, None).unwrap(), MemoryCheckpoint::new(&tuned, None).unwrap());
+        for form in FORMS {
+            let (diff, bytes) = there(&base, &tuned, form);
+            let shapes = (Shape::new(&[4, 6]).unwrap(), Shape::new(dims).unwrap());
+            assert_eq!(diff.summary.reshaped, [("head".to_owned(), shapes.0, shapes.1)]);
+            let adapter = fitment_core::read(&bytes).unwrap();
+            assert!(matches!(&adapter.edits[0], Edit::Set(set) if set.reshape), "{dims:?}");
+            let again = applied(&adapter, &tuned);
+            if form == Form::Bits {
+                assert!(again.unwrap_err().contains("already applied"), "{dims:?}");
+            }
+            let half = Input { adapter: &adapter, weight: 0.5, name: "diff".to_owned() };
+            let refusal = Plan::new(&[half], &base, &ApplyOptions::default()).unwrap_err().to_string();
+            assert!(refusal.contains("head") && refusal.contains("another shape"), "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn copies_of_a_tied_tensor_are_stored_once() {
+    let of = |head: usize, step| {
+        let names = ["embed", "head", "other"];
+        let noise = |name: &str| noise(&[40, 8], 5, if name == "other" { head } else { step });
+        file(&Tensors::from(names.map(|name| (name.to_owned(), noise(name)))))
+    };
+    // Equal in the base alone is not enough.
+    let (base, tuned) = (of(0, 0), of(3, 2));
+    let (base, tuned) =
+        (MemoryCheckpoint::new(&base, None).unwrap(), MemoryCheckpoint::new(&tuned, None).unwrap());
+    for form in FORMS {
+        let (diff, bytes) = there(&base, &tuned, form);
+        let adapter = fitment_core::read(&bytes).unwrap();
+        assert_eq!(adapter.edits.len(), 3);
+        let stored = |edit: &Edit<'_>| {
+            edit.tensors().into_iter().map(|(_, tensor)| tensor.bytes().as_ptr()).collect::<Vec<_>>()
+        };
+        let [embed, head, other] = [0, 1, 2].map(|place: usize| stored(&adapter.edits[place]));
+        assert!(embed == head && embed != other, "{form:?}");
+        let len =
+            |edit: &Edit<'_>| edit.tensors().into_iter().map(|(_, t)| t.bytes().len() as u64).sum::<u64>();
+        assert_eq!(diff.summary.stored_bytes, len(&adapter.edits[0]) + len(&adapter.edits[2]), "{form:?}");
+    }
 }
 
 /// F32 of a matrix of noise.

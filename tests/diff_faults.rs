@@ -151,9 +151,19 @@ fn tensors_that_changed_places_are_a_diff_or_told_by_name() {
     tuned.insert(name(3), noise(&[512, 128], 0, 0));
     fs::remove_dir_all(root.join("tuned")).unwrap();
     folder(&root.join("tuned"), &tuned, Some(3));
-    let told = "model.layers.3.weight: its shape is [128, 512] in the base and [512, 128] in the tuned";
+    for form in &FORMS[..3] {
+        let output = run(root, &[&["diff", "base", "tuned", "-o", OUT], *form].concat());
+        assert_done(&output);
+        let told = "model.layers.3.weight: its shape is [128, 512] in the base and [512, 128] in the tuned";
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+        assert_restores(root, 2);
+    }
+    tuned.extend((0..4).map(|number| (name(number), noise(&[512, 128], 0, 0))));
+    fs::remove_dir_all(root.join("tuned")).unwrap();
+    folder(&root.join("tuned"), &tuned, Some(3));
+    let told = "model.layers.0.weight: its shape is [128, 512] in the base and [512, 128] in the tuned";
     for form in FORMS {
-        assert_refused(&diff(root, form), 1, &[told, "hint: "]);
+        assert_refused(&diff(root, form), 1, &[told, "4 of 6 tensors", "hint: "]);
     }
     assert_eq!(names(root), ["base", "tuned"]);
 }

@@ -124,6 +124,11 @@ fn report(args: &Diff, diff: &fitment_diff::Diff, len: u64, console: Console) ->
             "changed": summary.changed,
             "created": summary.created,
             "removed": summary.removed,
+            "reshaped": summary.reshaped.iter().map(|(name, base, tuned)| json!({
+                "name": name,
+                "base": base.dims(),
+                "tuned": tuned.dims(),
+            })).collect::<Vec<_>>(),
             "changed_elements": summary.changed_elements,
             "elements": summary.elements,
             "tuned_bytes": summary.tuned_bytes,
@@ -140,6 +145,11 @@ fn report(args: &Diff, diff: &fitment_diff::Diff, len: u64, console: Console) ->
     if !summary.other_config.is_empty() {
         let keys = summary.other_config.join(", ");
         console.warn(format_args!("config keys that differ and that a Fitment file does not set: {keys}"));
+    }
+    for (name, base, tuned) in &summary.reshaped {
+        console.warn(format_args!(
+            "{name}: its shape is {base} in the base and {tuned} in the tuned checkpoint; stored whole"
+        ));
     }
     console.say(format_args!(
         "{} tensors changed, {} unchanged, {} new, {} missing; {:.3} % of the elements changed",

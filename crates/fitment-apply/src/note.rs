@@ -1,4 +1,4 @@
-use fitment_core::tensor::Dtype;
+use fitment_core::tensor::{Dtype, Shape};
 use serde_json::Value;
 
 /// What an application does beside changing weights, and what it could not check. Nothing here is wrong; all of it is
@@ -59,6 +59,16 @@ pub enum Note {
         from: u64,
         /// Rows of the result.
         to: u64,
+    },
+    /// A tensor has another shape than in the base.
+    #[error("{target}: its shape becomes {to}, from {from}")]
+    Reshaped {
+        /// The tensor.
+        target: String,
+        /// In the base.
+        from: Shape,
+        /// In the result.
+        to: Shape,
     },
     /// A tied tensor gets tensors of its own for each use.
     #[error("{target}: untied, written also as {}", uses.join(", "))]

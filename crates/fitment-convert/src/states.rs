@@ -68,7 +68,7 @@ fn advance(edit: &Edit<'_>, state: &mut Vec<u64>) -> Result<(), String> {
             let dims = own(set.value.dims());
             let fits = dims.len() == sliced.len() && dims.get(1..) == sliced.get(1..);
             let whole = target.slice.is_empty() && target.experts.is_none();
-            if !fits || (!whole && dims != sliced) {
+            if !set.reshape && (!fits || (!whole && dims != sliced)) {
                 return Err(format!("{dims:?}"));
             }
             if let (None, true) = (&set.rows, whole) {

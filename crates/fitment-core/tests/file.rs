@@ -47,6 +47,7 @@ fn sample() -> Adapter<'static> {
         target: target("e.weight"),
         dtype: SetDtype::Base,
         create: false,
+        reshape: false,
         value: floats(&[2, 3], 0.5),
         rows: Some(rows(&[1, 5])),
         origin: Origin::default(),

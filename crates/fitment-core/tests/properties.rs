@@ -123,7 +123,7 @@ prop_compose! {
             let target = Target::whole(TensorName::new("empty").unwrap());
             let (create, rows, origin) = (false, None, Origin::default());
             let value = tensor(Dtype::F32, &[0, 4], 0);
-            adapter.edits.push(Edit::Set(Set { target, dtype: SetDtype::Stored, create, value, rows, origin }));
+            adapter.edits.push(Edit::Set(Set { target, dtype: SetDtype::Stored, create, reshape: false, value, rows, origin }));
             base.insert("empty".into(), (None, vec![0, 4]));
         }
         adapter.edits.extend(interventions.into_iter().map(Edit::Intervention));

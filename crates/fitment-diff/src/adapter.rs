@@ -24,7 +24,7 @@ impl Diff {
     /// [`Error::Core`] when a name cannot be a target; [`Error::Tuned`] when a tensor cannot be read.
     pub fn adapter<'a>(&self, tuned: &'a dyn Checkpoint, spooled: &'a [u8]) -> Result<Adapter<'a>, Error> {
         let sources = Sources { tuned, spooled };
-        let mut edits = Vec::new();
+        let mut made: Vec<Option<Edit<'a>>> = Vec::new();
         let mut tensors = Vec::new();
         for part in &self.parts {
             let target = Target::whole(TensorName::new(&*part.name)?);
@@ -38,15 +38,29 @@ impl Diff {
                 unchanged: matches!(part.outcome, Outcome::Unchanged),
                 extra: Map::new(),
             }));
-            edits.extend(sources.edit(part, target)?);
+            let edit = match part.copy_of.and_then(|place| made.get(place)?.as_ref()) {
+                Some(edit) => Some(of_another(edit, target)),
+                None => sources.edit(part, target)?,
+            };
+            made.push(edit);
         }
         let set = |value: &ConfigValue| {
             Edit::Config(ConfigEdit { component: None, value: *value, origin: Origin::default() })
         };
+        let mut edits: Vec<Edit<'a>> = made.into_iter().flatten().collect();
         edits.extend(self.config.iter().map(set));
         let base = Base { tensors, ..Base::default() };
         Ok(Adapter { base, edits, ..Adapter::default() })
     }
+}
+
+/// The same change of another target, with the same stored tensors.
+fn of_another<'a>(edit: &Edit<'a>, target: Target) -> Edit<'a> {
+    let mut edit = edit.clone();
+    if let Some(place) = edit.target_mut() {
+        *place = target;
+    }
+    edit
 }
 
 struct Sources<'a> {
@@ -62,16 +76,25 @@ impl<'a> Sources<'a> {
         Ok(Some(match &part.outcome {
             Outcome::Unchanged => return Ok(None),
             Outcome::Removed => Edit::Remove(Remove { target, origin }),
-            Outcome::Created | Outcome::Replaced => {
+            Outcome::Created | Outcome::Replaced | Outcome::Reshaped => {
                 let create = matches!(part.outcome, Outcome::Created);
+                let reshape = matches!(part.outcome, Outcome::Reshaped);
                 let value = self.whole(part)?;
-                Edit::Set(Set { target, dtype: SetDtype::Stored, create, value, rows: None, origin })
+                Edit::Set(Set { target, dtype: SetDtype::Stored, create, reshape, value, rows: None, origin })
             }
             Outcome::Rows { numbers, rows, count } => {
                 let row = info.map_or(&[][..], |info| &info.shape.dims()[1..]);
                 let value = self.spooled(&part.name, dtype, &[&[*count], row].concat(), rows)?;
                 let rows = Some(self.spooled(&part.name, Dtype::I64, &[*count], numbers)?);
-                Edit::Set(Set { target, dtype: SetDtype::Base, create: false, value, rows, origin })
+                Edit::Set(Set {
+                    target,
+                    dtype: SetDtype::Base,
+                    create: false,
+                    reshape: false,
+                    value,
+                    rows,
+                    origin,
+                })
             }
             Outcome::Bits { result, payload } => {
                 let z = self.list(&part.name, Dtype::U8, payload)?;

@@ -19,16 +19,13 @@ pub(crate) struct Context<'c> {
     pub(crate) spool: &'c dyn Spool,
 }
 
-/// The error about a tensor that no edit can make of the base's.
-pub(crate) fn reshaped(base: &dyn Checkpoint, tuned: &dyn Checkpoint, name: &str) -> Option<Error> {
-    let (before, after) = (base.tensors().get(name)?, tuned.tensors().get(name)?);
-    let (old, new) = (before.shape.dims(), after.shape.dims());
-    let rows_only = old.len() == new.len() && !old.is_empty() && old[1..] == new[1..];
-    (old != new && !rows_only).then(|| Error::Reshaped {
-        name: name.to_owned(),
-        base: before.shape.clone(),
-        tuned: after.shape.clone(),
-    })
+/// Whether the two shapes differ in more than the number of rows.
+pub(crate) fn reshapes(before: &TensorInfo, after: &TensorInfo) -> bool {
+    match (before.shape.dims(), after.shape.dims()) {
+        (old, new) if old == new => false,
+        ([_, old @ ..], [_, new @ ..]) => old != new,
+        _ => true,
+    }
 }
 
 /// Both sides of a tensor that both checkpoints have.
@@ -50,6 +47,7 @@ impl Context<'_> {
             base: before.cloned().zip(old.as_deref().map(sha256)),
             tuned: after.cloned(),
             outcome: Outcome::Removed,
+            copy_of: None,
             changed_elements: 0,
             compared_elements: 0,
             tuned_bytes: len(new.as_deref()),
@@ -65,7 +63,11 @@ impl Context<'_> {
                     outcome
                 } else {
                     storable(&pair)?;
-                    if before.dtype == after.dtype { self.other_rows(&pair)? } else { Outcome::Replaced }
+                    match () {
+                        () if reshapes(before, after) => Outcome::Reshaped,
+                        () if before.dtype == after.dtype => self.other_rows(&pair)?,
+                        () => Outcome::Replaced,
+                    }
                 }
             }
             (None, Some(info), _, Some(new)) => {

@@ -5,9 +5,9 @@ use fitment_core::tensor::Shape;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A tensor has another shape, and not only another number of rows.
+    /// Most tensors have other shapes, and not only other numbers of rows.
     #[error(
-        "{name}: its shape is {base} in the base and {tuned} in the tuned checkpoint; only the number of rows may differ"
+        "{name}: its shape is {base} in the base and {tuned} in the tuned checkpoint, and so with {count} of {common} tensors"
     )]
     Reshaped {
         /// The tensor.
@@ -16,6 +16,10 @@ pub enum Error {
         base: Shape,
         /// In the tuned checkpoint.
         tuned: Shape,
+        /// How many have other shapes.
+        count: usize,
+        /// Of how many that both have.
+        common: usize,
     },
     /// A tensor that must be stored as it is holds a number that no reader takes.
     #[error(

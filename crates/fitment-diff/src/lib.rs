@@ -1,7 +1,8 @@
 //! From a base and a tuned checkpoint to the adapter that makes the tuned one of the base.
 //!
 //! Every tensor of either checkpoint is accounted for by name: unchanged (listed, with its digest), changed, new, missing,
-//! or of another dtype or number of rows. Applied to the base, the result has the tuned checkpoint's bits.
+//! or of another dtype, number of rows or shape. Of tensors that are equal in the base and equal in the tuned checkpoint, as
+//! the copies of a tied tensor are, the change is stored once. Applied to the base, the result has the tuned checkpoint's bits.
 //!
 //! | form | a changed tensor becomes |
 //! |---|---|
@@ -48,6 +49,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod copies;
 mod elements;
 mod encode;
 mod error;
@@ -65,6 +67,7 @@ pub use spool::{MemorySpool, Spool};
 
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::ConfigValue;
+use fitment_core::tensor::Shape;
 use part::{Outcome, Part};
 use std::collections::BTreeSet;
 
@@ -122,6 +125,8 @@ pub struct Summary {
     pub tuned_bytes: u64,
     /// Bytes of the stored tensors.
     pub stored_bytes: u64,
+    /// Tensors whose shape differs in more than the number of rows: name, shape in the base, shape in the tuned checkpoint.
+    pub reshaped: Vec<(String, Shape, Shape)>,
     /// Keys of the config that differ and that no edit can set.
     pub other_config: Vec<String>,
 }
@@ -151,7 +156,7 @@ impl Diff {
 /// `advance` is told how many bytes of both were just compared, from any thread, and says whether to go on.
 ///
 /// # Errors
-/// [`Error::NoTensors`]; [`Error::NothingInCommon`]; [`Error::NotFinite`]; [`Error::Reshaped`] for a tensor that no edit can make; [`Error::Base`] or [`Error::Tuned`] when one cannot be read;
+/// [`Error::NoTensors`]; [`Error::NothingInCommon`]; [`Error::NotFinite`]; [`Error::Reshaped`] where most tensors have other shapes; [`Error::Base`] or [`Error::Tuned`] when one cannot be read;
 /// [`Error::Spool`]; [`Error::Encode`]; [`Error::Cancelled`].
 pub fn diff(
     base: &dyn Checkpoint,
@@ -163,10 +168,7 @@ pub fn diff(
     let names: BTreeSet<&String> = base.tensors().keys().chain(tuned.tensors().keys()).collect();
     let names: Vec<&String> = names.into_iter().collect();
     comparable(base, tuned)?;
-    let reshaped: Vec<Error> = names.iter().filter_map(|name| encode::reshaped(base, tuned, name)).collect();
-    if let Some(first) = reshaped.into_iter().next() {
-        return Err(first);
-    }
+    of_one_model(base, tuned)?;
     let context = encode::Context { base, tuned, options, spool };
     let parts = parallel::map(names, |name| {
         if !advance(0) {
@@ -177,7 +179,8 @@ pub fn diff(
         Ok(part)
     });
     // The first error in the order of names, whichever thread came first.
-    let parts = parts.into_iter().collect::<Result<Vec<Part>, Error>>()?;
+    let mut parts = parts.into_iter().collect::<Result<Vec<Part>, Error>>()?;
+    copies::find(&mut parts, tuned)?;
     let (config, other_config) = adapter::config(base, tuned);
     Ok(Diff { summary: summary(&parts, other_config), parts, config })
 }
@@ -193,6 +196,29 @@ fn comparable(base: &dyn Checkpoint, tuned: &dyn Checkpoint) -> Result<(), Error
     }
 }
 
+/// A model of another width has other shapes throughout; one that was changed has them here and there.
+fn of_one_model(base: &dyn Checkpoint, tuned: &dyn Checkpoint) -> Result<(), Error> {
+    let mut common = 0;
+    let mut reshaped = Vec::new();
+    for (name, before) in base.tensors() {
+        let Some(after) = tuned.tensors().get(name) else { continue };
+        common += 1;
+        if encode::reshapes(before, after) {
+            reshaped.push((name, before, after));
+        }
+    }
+    match reshaped.first() {
+        Some((name, before, after)) if reshaped.len() * 2 > common => Err(Error::Reshaped {
+            name: (*name).clone(),
+            base: before.shape.clone(),
+            tuned: after.shape.clone(),
+            count: reshaped.len(),
+            common,
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn summary(parts: &[Part], other_config: Vec<String>) -> Summary {
     let mut summary = Summary { other_config, ..Summary::default() };
     for part in parts {
@@ -201,6 +227,7 @@ fn summary(parts: &[Part], other_config: Vec<String>) -> Summary {
             Outcome::Created => &mut summary.created,
             Outcome::Removed => &mut summary.removed,
             Outcome::Replaced
+            | Outcome::Reshaped
             | Outcome::Rows { .. }
             | Outcome::Bits { .. }
             | Outcome::Sparse { .. }
@@ -209,6 +236,10 @@ fn summary(parts: &[Part], other_config: Vec<String>) -> Summary {
             Outcome::LowRank { .. } => &mut summary.changed,
         };
         *count += 1;
+        if let (Outcome::Reshaped, Some((before, _)), Some(after)) = (&part.outcome, &part.base, &part.tuned)
+        {
+            summary.reshaped.push((part.name.clone(), before.shape.clone(), after.shape.clone()));
+        }
         summary.changed_elements += part.changed_elements;
         summary.elements += part.compared_elements;
         summary.tuned_bytes += part.tuned_bytes;

@@ -12,6 +12,8 @@ pub(crate) struct Part {
     /// The tuned checkpoint's; `None` for a removed one.
     pub(crate) tuned: Option<TensorInfo>,
     pub(crate) outcome: Outcome,
+    /// The place of an earlier part, equal in the base and in the tuned checkpoint, whose tensors are stored for both.
+    pub(crate) copy_of: Option<usize>,
     /// Elements with other bits, where both are of one dtype and shape.
     pub(crate) changed_elements: u64,
     pub(crate) compared_elements: u64,
@@ -27,6 +29,8 @@ pub(crate) enum Outcome {
     Removed,
     /// Stored as it is.
     Replaced,
+    /// The same, in another shape.
+    Reshaped,
     /// Rows that change or are appended: their numbers, and the rows.
     Rows {
         numbers: Range<u64>,
@@ -67,8 +71,9 @@ impl Part {
     pub(crate) fn stored_bytes(&self) -> u64 {
         let len = |range: &Range<u64>| range.end - range.start;
         match &self.outcome {
+            _ if self.copy_of.is_some() => 0,
             Outcome::Unchanged | Outcome::Removed => 0,
-            Outcome::Created | Outcome::Replaced => self.tuned_bytes,
+            Outcome::Created | Outcome::Replaced | Outcome::Reshaped => self.tuned_bytes,
             Outcome::Rows { numbers, rows, .. } => len(numbers) + len(rows),
             Outcome::Bits { payload, .. } => len(payload),
             Outcome::Sparse { index, values, .. } => len(index) + len(values),

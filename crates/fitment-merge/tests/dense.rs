@@ -158,6 +158,7 @@ fn replacements_become_low_rank_on_the_base() {
         rows: None,
         dtype: SetDtype::Stored,
         create: false,
+        reshape: false,
         origin: Origin::default(),
     };
     let adapters = [adapter(vec![Edit::Set(set)])];

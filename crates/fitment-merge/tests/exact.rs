@@ -28,6 +28,7 @@ fn a_replacement_is_not_rounded_before_something_is_added_to_it() {
         target: target.clone(),
         dtype: SetDtype::Stored,
         create: false,
+        reshape: false,
         value: element(1.0 + step),
         rows: None,
         origin: origin.clone(),
@@ -124,6 +125,7 @@ fn elements_and_whole_replacements_have_a_mean_on_the_base() {
         target: target.clone(),
         dtype: SetDtype::Base,
         create,
+        reshape: false,
         value,
         rows,
         origin: origin.clone(),
@@ -150,7 +152,7 @@ fn adapters_of_other_models_are_refused_for_that_alone() {
         let value = Tensor::owned(Dtype::F32, Shape::new(&[width]).unwrap(), bytes).unwrap();
         let (target, create, rows) = (Target::whole(TensorName::new("w").unwrap()), false, None);
         let (dtype, origin) = (SetDtype::Base, Origin::default());
-        let edits = vec![Edit::Set(Set { target, dtype, create, value, rows, origin })];
+        let edits = vec![Edit::Set(Set { target, dtype, create, reshape: false, value, rows, origin })];
         let tensor = BaseTensor {
             component: None,
             name: TensorName::new("w").unwrap(),

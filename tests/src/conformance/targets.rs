@@ -246,6 +246,7 @@ fn order() -> Vec<Coded> {
             .sealed()
     };
     let create = |file: File| file.set("/edits/0/create", json!(true)).sealed().bytes();
+    let reshape = |file: File| file.set("/edits/0/reshape", json!(true)).sealed().bytes();
     let slice = json!([{ "axis": 0, "ranges": [[0, 2, 1]] }]);
     let tied = json!({ "tied": { "a.weight": ["head.weight"] } });
     let untied = json!({ "key": "tie_word_embeddings", "kind": "config", "value": false });
@@ -256,6 +257,10 @@ fn order() -> Vec<Coded> {
         ("E010", "created-in-the-base-dtype", create(two_sets().set("/edits/0/dtype", json!("base")))),
         ("E010", "created-by-rows", create(super::edits::rows(&[0, 1]).without("/base"))),
         ("E010", "created-in-a-slice", create(two_sets().set("/edits/0/slice", slice.clone()))),
+        ("E010", "reshaped-in-the-base-dtype", reshape(two_sets().set("/edits/0/dtype", json!("base")))),
+        ("E010", "reshaped-by-rows", reshape(super::edits::rows(&[0, 1]).without("/base"))),
+        ("E010", "reshaped-in-a-slice", reshape(two_sets().set("/edits/0/slice", slice.clone()))),
+        ("E010", "reshaped-and-created", create(two_sets().set("/edits/0/reshape", json!(true)))),
         (
             "E010",
             "slice-removed",

@@ -27,6 +27,7 @@ pub(super) fn files() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("bits-that-change-nothing", bits(Dtype::BF16, 4, unchanged(2, 3), 0)),
         ("bits-without-elements", bits(Dtype::BF16, 0, vec![1], 0)),
+        ("bits-of-a-tied-tensor", tied()),
         ("unchanged-tensors", listed()),
     ];
     adapters.into_iter().map(|(name, adapter)| (name, written(&adapter))).collect()
@@ -128,5 +129,15 @@ fn listed() -> Adapter<'static> {
     let same = BaseTensor { unchanged: true, ..entry("norm.weight", &[4], 1) };
     adapter.base.tensors.push(same);
     assert_eq!(shape(&[4]).elements(), 4);
+    adapter
+}
+
+/// A checkpoint that stores a tied tensor under both names: one payload for both edits.
+fn tied() -> Adapter<'static> {
+    let mut adapter = bits(Dtype::BF16, 4, payload(0, 3, &[&[2, 1, 0, 4], &[0, 0, 0, 0]]), 3);
+    let mut second = adapter.edits[0].clone();
+    second.target_mut().expect("it has a target").name = whole("b.bias").name;
+    adapter.edits.push(second);
+    adapter.base.tensors.push(BaseTensor { name: whole("b.bias").name, ..adapter.base.tensors[0].clone() });
     adapter
 }

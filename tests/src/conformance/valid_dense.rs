@@ -18,6 +18,7 @@ pub(super) fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("set-rows", rows()),
         ("set-slice", sliced()),
         ("set-create", created()),
+        ("set-reshape", reshaped()),
         ("set-without-elements", empty()),
         ("remove", removed()),
         ("add", edits(added())),
@@ -34,7 +35,7 @@ fn set(
     value: Tensor<'static>,
     rows: Option<Tensor<'static>>,
 ) -> Edit<'static> {
-    Edit::Set(Set { target, dtype, create: false, value, rows, origin: Origin::default() })
+    Edit::Set(Set { target, dtype, create: false, reshape: false, value, rows, origin: Origin::default() })
 }
 
 fn add(target: Target, value: Tensor<'static>) -> Edit<'static> {
@@ -91,10 +92,26 @@ fn create(text: &str, value: Tensor<'static>) -> Edit<'static> {
         target,
         dtype: SetDtype::Stored,
         create: true,
+        reshape: false,
         value,
         rows: None,
         origin: Origin::default(),
     })
+}
+
+fn reshaped() -> Adapter<'static> {
+    let reshape = |text: &str, value| {
+        let Edit::Set(edit) = set(whole(text), SetDtype::Stored, value, None) else { unreachable!() };
+        Edit::Set(Set { reshape: true, ..edit })
+    };
+    // What follows fits the new shape.
+    let edits = vec![
+        reshape("classifier.weight", ramp(&[2, 6], 1.0)),
+        add(whole("classifier.weight"), ramp(&[2, 6], 2.0)),
+        reshape("pos.bias", counted(Dtype::I64, &[])),
+    ];
+    let tensors = vec![entry("classifier.weight", &[3, 4], 1), entry("pos.bias", &[2], 1)];
+    Adapter { base: Base { tensors, ..Base::default() }, edits, ..Adapter::default() }
 }
 
 fn created() -> Adapter<'static> {

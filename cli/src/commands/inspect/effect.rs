@@ -64,12 +64,7 @@ impl Effect {
         Self {
             targets: targets.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect(),
             scope: scope(adapter),
-            bytes: adapter
-                .edits
-                .iter()
-                .flat_map(Edit::tensors)
-                .map(|(_, tensor)| tensor.bytes().len() as u64)
-                .sum(),
+            bytes: bytes(adapter),
             fold: (!interventions.is_empty()).then(|| Fold {
                 interventions: interventions.len(),
                 foldable: interventions.len() - obstacles.len(),
@@ -79,6 +74,13 @@ impl Effect {
             flops_per_token: (!obstacles.is_empty()).then_some(kept),
         }
     }
+}
+
+/// Of all stored tensors; one that several edits share counts once.
+fn bytes(adapter: &Adapter<'_>) -> u64 {
+    let tensors = adapter.edits.iter().flat_map(Edit::tensors);
+    let places = tensors.map(|(_, tensor)| (tensor.bytes().as_ptr(), tensor.bytes().len()));
+    places.collect::<BTreeSet<_>>().into_iter().map(|(_, len)| len as u64).sum()
 }
 
 /// Site and reason of every intervention that cannot be folded, by its index.

@@ -203,10 +203,10 @@ fn values<'a>(
     let dims = region.extents();
     let Some(rows) = &edit.rows else {
         let resizes = region.is_whole() && expert.is_none() && same_but_first(&value.dims, &dims);
-        if value.dims != dims && !resizes {
+        if value.dims != dims && !resizes && !edit.reshape {
             return Err(misfit("the new value", &value.dims, &dims));
         }
-        let shape = if resizes { edit.value.shape().clone() } else { shape.clone() };
+        let shape = if resizes || edit.reshape { edit.value.shape().clone() } else { shape.clone() };
         return Ok((Values { value, rows: None }, shape));
     };
     let malformed = |message: &str| Misfit::Malformed(message.to_owned());

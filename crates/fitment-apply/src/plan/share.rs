@@ -50,7 +50,9 @@ impl<'a> Builder<'_, 'a> {
             }
         }
         if base.is_some_and(|base| base.shape != info.shape) {
-            self.only_whole(name, file, "rows are appended");
+            let reshapes = touches.iter().any(|touch| matches!(touch.edit, Edit::Set(set) if set.reshape));
+            let what = if reshapes { "a tensor gets another shape" } else { "rows are appended" };
+            self.only_whole(name, file, what);
         }
         Some(Made { share: Share { file, weight, steps }, info })
     }

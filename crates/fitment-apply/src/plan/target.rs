@@ -11,7 +11,7 @@ use crate::note::Note;
 use crate::refusal::Culprit;
 use fitment_core::checkpoint::{OutputTensor, TensorInfo};
 use fitment_core::model::Edit;
-use fitment_core::tensor::Dtype;
+use fitment_core::tensor::{Dtype, Shape};
 use std::collections::BTreeMap;
 
 impl<'a> Builder<'_, 'a> {
@@ -166,16 +166,26 @@ impl<'a> Builder<'_, 'a> {
             return None;
         }
         let info = self.result(name, base.map(|(_, info)| info), &made)?;
-        let rows = |info: &TensorInfo| info.shape.dims().first().copied().unwrap_or(0);
-        if let Some((from, to)) = base.map(|(_, base)| (rows(base), rows(&info))).filter(|(a, b)| a != b) {
-            self.grown.push((from, to));
-            self.notes.push(Note::Grown { target: name.to_owned(), from, to });
+        if let Some((_, base)) = base {
+            self.note_shape(name, &base.shape, &info.shape);
         }
         let shares: Vec<Share<'a>> =
             made.into_iter().map(|made| made.share).filter(|share| !share.steps.is_empty()).collect();
         let job = self.job(name, base, (&info, shares))?;
         let beside = base.map(|(base, _)| base.to_owned());
         Some(Output { tensor: OutputTensor { name: name.to_owned(), info, beside }, job })
+    }
+
+    fn note_shape(&mut self, name: &str, before: &Shape, after: &Shape) {
+        let target = name.to_owned();
+        match (before.dims(), after.dims()) {
+            (before, after) if before == after => {}
+            (&[from, ref before @ ..], &[to, ref after @ ..]) if before == after => {
+                self.grown.push((from, to));
+                self.notes.push(Note::Grown { target, from, to });
+            }
+            _ => self.notes.push(Note::Reshaped { target, from: before.clone(), to: after.clone() }),
+        }
     }
 
     /// A bit-exact change that goes through arithmetic is not exact any more.

@@ -206,7 +206,15 @@ pub fn lora(text: &str, scale: f64, up: Tensor<'static>, down: Tensor<'static>) 
 }
 
 pub fn set(text: &str, dtype: SetDtype, value: Tensor<'static>) -> Set<'static> {
-    Set { target: target(text), dtype, create: false, value, rows: None, origin: Origin::default() }
+    Set {
+        target: target(text),
+        dtype,
+        create: false,
+        reshape: false,
+        value,
+        rows: None,
+        origin: Origin::default(),
+    }
 }
 
 pub fn add(text: &str, scale: f64, value: Tensor<'static>) -> Add<'static> {

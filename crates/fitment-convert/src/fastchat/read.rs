@@ -86,7 +86,7 @@ fn add<'a>(target: Target, value: Tensor<'a>) -> Edit<'a> {
 
 fn set<'a>(target: Target, value: Tensor<'a>, create: bool) -> Edit<'a> {
     let (dtype, rows, origin) = (SetDtype::Stored, None, Origin::default());
-    Edit::Set(Set { target, dtype, create, value, rows, origin })
+    Edit::Set(Set { target, dtype, create, reshape: false, value, rows, origin })
 }
 
 /// The tensor that a difference of a larger shape gives: LLaVA's `apply_delta` adds the base to the corner that it fills.

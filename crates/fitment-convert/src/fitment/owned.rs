@@ -37,6 +37,7 @@ fn edit(edit: Edit<'_>) -> Edit<'static> {
             target: edit.target,
             dtype: edit.dtype,
             create: edit.create,
+            reshape: edit.reshape,
             value: edit.value.into_owned(),
             rows: edit.rows.map(|rows| rows.into_owned()),
             origin: edit.origin,

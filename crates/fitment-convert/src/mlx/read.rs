@@ -52,7 +52,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         let keys = BTreeMap::from([("value".to_owned(), name.clone())]);
         let (value, origin) = (value.clone(), Origin { keys, ..Origin::default() });
         let (dtype, create, rows) = (SetDtype::Stored, false, None);
-        edits.push(Edit::Set(Set { target, dtype, create, value, rows, origin }));
+        edits.push(Edit::Set(Set { target, dtype, create, reshape: false, value, rows, origin }));
     }
     let mut adapter = Adapter {
         base: Base {

@@ -113,8 +113,8 @@ fn holds(lora: &Lora<'_>, kind: Kind) -> Result<(), &'static str> {
 }
 
 fn whole<'a>(set: &Set<'a>) -> Result<(String, Tensor<'a>), &'static str> {
-    if set.rows.is_some() || set.create || !is_plain(&set.target) {
-        return Err("MLX-LM loads whole weights that the model has");
+    if set.rows.is_some() || set.create || set.reshape || !is_plain(&set.target) {
+        return Err("MLX-LM loads whole weights that the model has, in their shapes");
     }
     Ok((set.target.name.to_string(), set.value.clone()))
 }

@@ -84,7 +84,7 @@ impl Changed<'_> {
         let Self { target, info, new, .. } = self;
         let value = tensor(&target, info.dtype, info.shape.dims(), new)?;
         let (dtype, origin) = (SetDtype::Stored, Origin::default());
-        Ok(Edit::Set(Set { target, dtype, create: false, value, rows: None, origin }))
+        Ok(Edit::Set(Set { target, dtype, create: false, reshape: false, value, rows: None, origin }))
     }
 
     /// A stored weight that is not finite is refused wherever it is read.

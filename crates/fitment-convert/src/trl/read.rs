@@ -64,6 +64,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
             target,
             dtype: SetDtype::Base,
             create: false,
+            reshape: false,
             value,
             rows: None,
             origin,

@@ -116,8 +116,11 @@ impl<'m> Layout<'m> {
     /// A whole parameter as all its elements, where the base is known to have its dtype.
     fn all<'a>(&self, set: &Set<'a>, base: &Base) -> Result<Held<'a>, &'static str> {
         const NOT_HELD: &str = "a patch holds new elements of parameters";
-        let recorded = base.find(None, set.target.name.as_str()).and_then(|(tensor, _)| tensor.dtype);
-        let plain = set.rows.is_none() && !set.create && recorded == Some(set.value.dtype());
+        let recorded = base.find(None, set.target.name.as_str()).map(|(tensor, _)| tensor);
+        let is_of_base = recorded.is_some_and(|recorded| {
+            recorded.dtype == Some(set.value.dtype()) && recorded.shape.as_ref() == Some(set.value.shape())
+        });
+        let plain = set.rows.is_none() && !set.create && is_of_base;
         let count = set.value.elements();
         let narrow = u32::try_from(count).ok().filter(|count| plain && *count > 0).ok_or(NOT_HELD)?;
         let flat = || Shape::new(&[count]).map_err(|_| NOT_HELD);

@@ -21,6 +21,13 @@ pub(super) fn check_set(checker: &mut Checker<'_, '_>, edit: &SetEdit, state: &S
         checker.report(&rules::E_CONFLICT, place, message);
         return;
     }
+    let is_part = has_rows || has_slice || edit.target.experts.is_some();
+    let is_whole = !is_part && !edit.create && edit.target.uses.is_empty() && edit.dtype == SetDtype::Stored;
+    if edit.reshape && !is_whole {
+        let message = "another shape is stored whole, in its own dtype: no rows, slice, uses, experts, create or dtype base";
+        checker.report(&rules::E_CONFLICT, place, message);
+        return;
+    }
     if has_rows && has_slice {
         checker.report(&rules::E_SLICE, place, "rows are those of the whole tensor: no slice");
         return;
@@ -43,7 +50,7 @@ pub(super) fn check_set(checker: &mut Checker<'_, '_>, edit: &SetEdit, state: &S
         }
         return check_rows(checker, rows, &dims, shape, place);
     }
-    let Some(expected) = slice.filter(|_| !edit.create) else { return };
+    let Some(expected) = slice.filter(|_| !edit.create && !edit.reshape) else { return };
     // A whole value may bring another number of rows: a resized vocabulary, a head with other labels.
     let resizable = !has_slice && edit.target.experts.is_none() && !expected.is_empty();
     let kept = usize::from(resizable);

@@ -67,6 +67,7 @@ fn edit<'a>(edit: &v1::Edit, stored: &Stored<'_, 'a>) -> Result<Edit<'a>> {
                 v1::SetDtype::Base => SetDtype::Base,
             },
             create: edit.create,
+            reshape: edit.reshape,
             value: stored.role(&edit.tensors, "value")?,
             rows: stored.optional(&edit.tensors, "rows")?,
             origin,

@@ -116,6 +116,7 @@ impl<'a> Store<'a> {
                     SetDtype::Base => v1::SetDtype::Base,
                 },
                 create: edit.create,
+                reshape: edit.reshape,
                 tensors,
                 origin,
                 extra,

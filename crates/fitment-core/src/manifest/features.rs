@@ -22,6 +22,7 @@ pub const FEATURES: &[&str] = &[
     "remove",
     "set",
     "set.create",
+    "set.reshape",
     "set.rows",
     "slice",
     "sparse_add",
@@ -60,7 +61,8 @@ fn options_of(edit: &Edit) -> Vec<(bool, &'static str)> {
             (edit.transposed, "lora.transposed"),
         ],
         Edit::Set(edit) => {
-            vec![(edit.create, "set.create"), (edit.tensors.contains_key("rows"), "set.rows")]
+            let has_rows = edit.tensors.contains_key("rows");
+            vec![(edit.create, "set.create"), (edit.reshape, "set.reshape"), (has_rows, "set.rows")]
         }
         Edit::Add(edit) => vec![(edit.tensors.contains_key("exc_index"), "add.exceptions")],
         Edit::Config(edit) => vec![(edit.component.is_some(), "component")],

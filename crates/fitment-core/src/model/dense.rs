@@ -10,6 +10,9 @@ pub struct Set<'a> {
     pub dtype: SetDtype,
     /// The base has no such tensor: it is created. Always with [`SetDtype::Stored`].
     pub create: bool,
+    /// The value has another shape than the tensor, not only another number of rows. Always a whole tensor with
+    /// [`SetDtype::Stored`].
+    pub reshape: bool,
     /// The new tensor, or with `rows` `[n, …]`: one slice of axis 0 for each row.
     pub value: Tensor<'a>,
     /// I64 `[n]`, strictly ascending row numbers; those beyond the end are contiguous and append.

@@ -30,6 +30,7 @@ const EDIT: &[&str] = &[
     "rounding",
     "dtype",
     "create",
+    "reshape",
     "key",
     "value",
     "base",

@@ -179,7 +179,15 @@ pub(super) fn rows<'a>(
     let rows = Some(list(Dtype::I64, &[count], numbers)?);
     let (target, create) = (first.target.clone(), false);
     Ok((
-        vec![Edit::Set(Set { target, dtype: first.dtype, create, value, rows, origin: Origin::default() })],
+        vec![Edit::Set(Set {
+            target,
+            dtype: first.dtype,
+            create,
+            reshape: false,
+            value,
+            rows,
+            origin: Origin::default(),
+        })],
         false,
     ))
 }

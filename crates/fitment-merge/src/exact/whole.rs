@@ -24,8 +24,16 @@ struct Part<'a> {
     value: Tensor<'a>,
     dtype: SetDtype,
     create: bool,
+    reshape: bool,
     /// It says what is there, and adds nothing to it: two that say the same are one.
     is_set: bool,
+}
+
+impl<'a> Part<'a> {
+    /// Of a tensor that the base has, in its shape.
+    fn of_base(weight: f64, value: Tensor<'a>, dtype: SetDtype, is_set: bool) -> Self {
+        Self { weight, value, dtype, create: false, reshape: false, is_set }
+    }
 }
 
 /// What the replacements of all adapters make of a tensor: `W + Σ wᵢ·(Vᵢ − W)` over those that replace it.
@@ -42,31 +50,24 @@ pub(super) fn merge<'a>(
         let part = match &change.start {
             Start::Whole(set) => {
                 target.get_or_insert(&set.target);
-                Part { weight, value: set.value.clone(), dtype: set.dtype, create: set.create, is_set: true }
+                let (value, dtype) = (set.value.clone(), set.dtype);
+                Part { weight, value, dtype, create: set.create, reshape: set.reshape, is_set: true }
             }
             Start::Bits(edit) => {
                 target.get_or_insert(&edit.target);
                 let base = base_of(context, &edit.target, &mut held, "a bit-exact change has no weight")?;
-                let value = restored(base, &edit.z, edit.base)?;
-                Part { weight, value, dtype: SetDtype::Stored, create: false, is_set: false }
+                Part::of_base(weight, restored(base, &edit.z, edit.base)?, SetDtype::Stored, false)
             }
             Start::Corrected(add) => {
                 target.get_or_insert(&add.target);
                 let reason = "a difference with exceptions has no weight";
                 let base = base_of(context, &add.target, &mut held, reason)?;
-                Part {
-                    weight,
-                    value: corrected(base, add)?,
-                    dtype: SetDtype::Stored,
-                    create: false,
-                    is_set: false,
-                }
+                Part::of_base(weight, corrected(base, add)?, SetDtype::Stored, false)
             }
             Start::Elements(edit) => {
                 target.get_or_insert(&edit.target);
                 let base = base_of(context, &edit.target, &mut held, BESIDE)?;
-                let value = placed(base, &edit.index, &edit.value, 1)?;
-                Part { weight, value, dtype: SetDtype::Stored, create: false, is_set: true }
+                Part::of_base(weight, placed(base, &edit.index, &edit.value, 1)?, SetDtype::Stored, true)
             }
             Start::Rows(set) => {
                 target.get_or_insert(&set.target);
@@ -76,13 +77,7 @@ pub(super) fn merge<'a>(
                 if set.value.dims().get(1..) != base.dims.get(1..) {
                     return Err(Fault::BaseAtHand(set.value.shape().to_string(), format!("{:?}", base.dims)));
                 }
-                Part {
-                    weight,
-                    value: placed(base, rows, &set.value, width)?,
-                    dtype: set.dtype,
-                    create: false,
-                    is_set: true,
-                }
+                Part::of_base(weight, placed(base, rows, &set.value, width)?, set.dtype, true)
             }
             _ => continue,
         };
@@ -103,7 +98,7 @@ pub(super) fn merge<'a>(
         let shapes: Vec<String> = parts.iter().map(|part| part.value.shape().to_string()).collect();
         return Err(Fault::NotExact(format!("the replacements have other shapes: {}", shapes.join(", "))));
     }
-    let create = first.create;
+    let (create, reshape) = (first.create, parts.iter().any(|part| part.reshape));
     // What is added to afterwards is not rounded before: the base's own dtype needs no saying.
     let base = context.base.dtype(target).filter(|_| is_added_to && !create);
     if base.is_some() && parts.iter().all(|part| Some(part.value.dtype()) == base) {
@@ -114,7 +109,8 @@ pub(super) fn merge<'a>(
         Some(value) => value,
         None => mean(context, target, &parts, &mut held, is_added_to)?,
     };
-    let edit = Set { target: target.clone(), dtype, create, value, rows: None, origin: Origin::default() };
+    let (target, origin) = (target.clone(), Origin::default());
+    let edit = Set { target, dtype, create, reshape, value, rows: None, origin };
     Ok((vec![Edit::Set(edit)], false))
 }
 

@@ -39,7 +39,7 @@ pub(super) fn update(context: &Context<'_, '_>, edit: &Edit<'_>) -> Result<(Vec<
             let values = values.ok_or_else(no_weight)?;
             Ok((base.dims, scattered(&set.index, values, base.bytes.len() / size)?))
         }
-        Edit::Set(set) if set.rows.is_none() && !set.create => {
+        Edit::Set(set) if set.rows.is_none() && !set.create && !set.reshape => {
             let base = context.base.raw(&set.target, "what a replacement adds depends on the base")?;
             let values = difference((set.value.dtype(), set.value.bytes()), (base.dtype, &base.bytes));
             Ok((base.dims, values.ok_or_else(no_weight)?))

@@ -44,7 +44,7 @@ fn set(name: &str, value: Tensor<'static>, rows: Option<&[i64]>) -> Edit<'static
         Tensor::owned(Dtype::I64, Shape::new(&[rows.len() as u64]).unwrap(), bytes).unwrap()
     });
     let (target, origin) = (target(name), Origin::default());
-    Edit::Set(Set { target, dtype: SetDtype::Base, create: false, value, rows, origin })
+    Edit::Set(Set { target, dtype: SetDtype::Base, create: false, reshape: false, value, rows, origin })
 }
 
 fn create(name: &str) -> Edit<'static> {

@@ -180,6 +180,7 @@ impl<'m, 'b> Written<'m, 'b> {
             target: target(module, "bias")?,
             dtype: SetDtype::Stored,
             create: true,
+            reshape: false,
             value: narrowed(info.dtype, &[out as u64], &value.to_vec())?,
             rows: None,
             origin: Origin::default(),

@@ -207,6 +207,13 @@ impl<'a> Export<'_, 'a> {
     }
 
     fn whole(&mut self, set: &Set<'a>) {
+        if set.reshape {
+            return self.draft.lose(
+                &set.target.label(),
+                "set",
+                "PEFT saves modules in the shapes of the model's",
+            );
+        }
         for name in self.uses(&set.target) {
             let Some((module, param)) = name.rsplit_once('.') else {
                 self.draft.lose(&name, "set", "PEFT saves modules, and this parameter is in none");

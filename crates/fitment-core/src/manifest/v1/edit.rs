@@ -181,6 +181,9 @@ pub struct SetEdit {
     /// The base lacks the tensor.
     #[serde(default, skip_serializing_if = "is_false")]
     pub create: bool,
+    /// The value's shape takes the place of the tensor's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reshape: bool,
     /// Role (`value`, `rows`) → stored name.
     pub tensors: BTreeMap<String, String>,
     /// Provenance.
