@@ -191,7 +191,10 @@ impl<'a> Folder<'a> {
         let classes = match possible.iter().find(known) {
             None if possible.is_empty() => {
                 let keys: Vec<String> = tensors.keys().map(|key| crate::error::one_line(key)).collect();
-                let message = format!("its tensors are {}", keys.join(", "));
+                let message = match keys[..] {
+                    [] => "it holds no tensors".to_owned(),
+                    _ => format!("its tensors are {}", keys.join(", ")),
+                };
                 return self.findings.push(Finding::new(&rules::R_KEYS, name, message));
             }
             Some(_) => said.map_or(possible, single),
