@@ -97,7 +97,7 @@ fn bytes_of(files: &AdapterFiles, base: &dyn Checkpoint) -> Option<Vec<u8>> {
 }
 
 fn input<'a>(adapter: &'a Adapter<'a>, weight: f64) -> Input<'a> {
-    Input { adapter, weight, name: format!("a:{weight}") }
+    Input { adapter, weight, name: format!("a:{weight}"), id: None }
 }
 
 /// The merged file, written and read again.

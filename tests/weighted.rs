@@ -83,8 +83,12 @@ fn assert_deltas(adapter: &Adapter<'_>, file: &Path, factor: f64, allowed: f64) 
 }
 
 fn inputs<'a>(adapters: &[(&'a Adapter<'a>, f64)]) -> Vec<Input<'a>> {
-    let input =
-        |(adapter, weight): &(&'a Adapter<'a>, f64)| Input { adapter, weight: *weight, name: String::new() };
+    let input = |(adapter, weight): &(&'a Adapter<'a>, f64)| Input {
+        adapter,
+        weight: *weight,
+        name: String::new(),
+        id: None,
+    };
     adapters.iter().map(input).collect()
 }
 

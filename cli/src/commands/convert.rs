@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         keep_files: args.keep_files,
         said: open::Said::all(&args.said),
     };
-    let (from, Converted { adapter, mut losses, findings }) = open::adapter(&args.src, &files, how)?;
+    let (from, Converted { adapter, mut losses, findings, .. }) = open::adapter(&args.src, &files, how)?;
     let written = fitment_convert::write(&adapter, to, &WriteOptions { base })
         .map_err(|error| open::of_convert(error, &args.src))?;
     losses.extend(written.losses.iter().cloned());

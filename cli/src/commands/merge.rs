@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
             adapter: &converted.adapter,
             weight: weighted.weight,
             name: weighted.path.display().to_string(),
+            id: converted.id.clone(),
         })
         .collect();
     let base = base.as_ref().map(|base| base as &dyn Checkpoint);

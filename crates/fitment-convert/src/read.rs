@@ -66,6 +66,9 @@ pub struct Converted<'a> {
     pub losses: Vec<Loss>,
     /// What its files bend without breaking: warnings and notes.
     pub findings: Vec<Finding>,
+    /// The content id that a Fitment file records, held against its tensors and edits; `None` where it is to be computed: of
+    /// other formats, and of what a base has bound anew.
+    pub id: Option<String>,
 }
 
 /// Reads an adapter of any known format. Tensors borrow from the files.

@@ -54,9 +54,27 @@ pub enum Culprit {
         /// Why.
         reason: String,
     },
+    /// A magnitude (DoRA) is told to a method: what it adds depends on the base.
+    Magnitude {
+        /// The target.
+        target: String,
+        /// The adapters that change it.
+        names: Vec<String>,
+    },
+    /// What the adapters do at a site, or to a key of the config, does not go together.
+    Apart {
+        /// The site or key.
+        target: String,
+        /// The adapters that act there.
+        names: Vec<String>,
+        /// Why.
+        reason: String,
+        /// The way out, where there is one.
+        hint: Option<&'static str>,
+    },
     /// What the adapters do to a target is no edit at all.
     NotExact {
-        /// The target, site or config key.
+        /// The target.
         target: String,
         /// The adapters that do it.
         names: Vec<String>,
@@ -75,6 +93,7 @@ impl Culprit {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Culprit::Weight { .. } => None,
+            Culprit::Apart { hint, .. } => *hint,
             Culprit::Unmatched { .. } => {
                 Some("`fitment inspect` lists the targets; * is any run of characters")
             }
@@ -87,6 +106,9 @@ impl Culprit {
             Culprit::BaseAtHand { .. } => Some("the adapters were made for another base: check --base"),
             Culprit::NeedsBase { .. } => Some("name the base with --base"),
             Culprit::Undefined { .. } => Some("merge it by another method, or exactly, without --method"),
+            Culprit::Magnitude { .. } => Some(
+                "magnitudes merge exactly, without --method and with --base; for a method make a LoRA of each: `fitment apply`, then `fitment diff --rank`",
+            ),
             Culprit::NotExact { .. } => {
                 Some("`fitment apply` the adapters, and take `fitment diff BASE RESULT` of what comes out")
             }
@@ -107,8 +129,12 @@ impl fmt::Display for Culprit {
             Culprit::BaseAtHand { target, expected, found } => {
                 write!(f, "{target}: the adapters ask for {expected}, the base has {found}")
             }
+            Culprit::Magnitude { target, names } => {
+                write!(f, "{target} ({}): a magnitude (DoRA) is no update by itself", names.join(", "))
+            }
             Culprit::NeedsBase { target, names, reason }
             | Culprit::Undefined { target, names, reason }
+            | Culprit::Apart { target, names, reason, .. }
             | Culprit::NotExact { target, names, reason } => {
                 write!(f, "{target} ({}): {reason}", names.join(", "))
             }

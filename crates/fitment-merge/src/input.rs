@@ -13,6 +13,8 @@ pub struct Input<'a> {
     pub weight: f64,
     /// What messages call it.
     pub name: String,
+    /// Its content id, where reading it has computed that already; computed when absent.
+    pub id: Option<String>,
 }
 
 /// How near the low-rank updates of a target must stay.
@@ -147,6 +149,12 @@ impl Default for Options<'_> {
 }
 
 impl Options<'_> {
+    /// What is said of interventions.
+    pub(crate) fn of_interventions(&self) -> Option<&'static str> {
+        let is_summed = self.site_rule == SiteRule::Sum;
+        is_summed.then_some("at-one-site sum").or(self.subspace.map(|_| "subspace"))
+    }
+
     /// What is told to a method, of the command or of a rule, where there is none.
     pub(crate) fn unheard(&self) -> Option<&'static str> {
         let rules = &self.weights.rules;
@@ -226,12 +234,17 @@ pub enum Note {
         /// How many targets.
         targets: usize,
     },
+    /// Magnitudes (DoRA) with elements that are not above 0, as the weights make them.
+    Magnitudes {
+        /// The targets, at least one.
+        targets: Vec<String>,
+    },
     /// Some adapters are not bound to a base: nor is the result.
     Unbound,
     /// The method says nothing of what is no update of its kind, such as interventions: that is merged exactly.
     Summed {
-        /// How many targets.
-        targets: usize,
+        /// The targets, at least one.
+        targets: Vec<String>,
     },
     /// The results are dense.
     Dense {
@@ -245,6 +258,15 @@ pub enum Note {
     },
 }
 
+/// The first of them, and how many more.
+fn named(f: &mut fmt::Formatter<'_>, tensors: &[String]) -> fmt::Result {
+    f.write_str(tensors.first().map_or("", String::as_str))?;
+    match tensors.len().saturating_sub(1) {
+        0 => Ok(()),
+        more => write!(f, " and {more} more tensors"),
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -256,12 +278,8 @@ impl fmt::Display for Note {
                 write!(f, "the adapters name their bases differently: {first:?} and {second:?}")
             }
             Note::OtherBase { tensors, is_at_hand } => {
-                let more = tensors.len().saturating_sub(1);
-                let first = tensors.first().map_or("", String::as_str);
-                write!(f, "made for bases of other content, as allowed: {first}")?;
-                if more > 0 {
-                    write!(f, " and {more} more tensors")?;
-                }
+                f.write_str("made for bases of other content, as allowed: ")?;
+                named(f, tensors)?;
                 f.write_str(match is_at_hand {
                     true => "; the result is for the base at hand",
                     false => "; the result is bound to the first that names them",
@@ -269,14 +287,18 @@ impl fmt::Display for Note {
             }
             Note::NotCut { targets } => write!(
                 f,
-                "{targets} targets keep their rank: magnitudes, convolutions with a core, and interventions that are not linear are not cut"
+                "{targets} targets keep their rank: magnitudes, convolutions with a core, and interventions that are not linear are not cut (--method task-arithmetic makes plain factors of a core)"
             ),
+            Note::Magnitudes { targets } => {
+                f.write_str(
+                    "magnitudes are not all above 0, where weights turn rows around (E015 of validate): ",
+                )?;
+                named(f, targets)
+            }
             Note::Unbound => f.write_str("not all adapters are bound to a base, so the result is not either"),
             Note::Summed { targets } => {
-                write!(
-                    f,
-                    "{targets} targets are merged exactly: the method says nothing of what changes them"
-                )
+                write!(f, "merged exactly, as the method says nothing of what changes them: ")?;
+                named(f, targets)
             }
             Note::Dense { targets } => {
                 write!(f, "the results of {targets} targets are dense: --rank makes low-rank updates of them")

@@ -28,7 +28,7 @@
 //!     Ok::<_, Box<dyn std::error::Error>>(Adapter { edits: vec![Edit::Lora(lora)], ..Adapter::default() })
 //! };
 //! let (a, b) = (adapter(&[1.0, 0.0], &[1.0, 2.0], 2.0)?, adapter(&[0.0, 1.0], &[3.0, 4.0], 1.0)?);
-//! let input = |adapter, weight, name: &str| Input { adapter, weight, name: name.to_owned() };
+//! let input = |adapter, weight, name: &str| Input { adapter, weight, name: name.to_owned(), id: None };
 //!
 //! let merged = merge(&[input(&a, 0.5, "a"), input(&b, 1.0, "b")], &Options::default())?;
 //! let Edit::Lora(lora) = &merged.adapter.edits[0] else { panic!() };
@@ -57,10 +57,13 @@
 )]
 #![forbid(unsafe_code)]
 
+use fitment_core::model::Edit;
+
 mod base;
 mod culprit;
 mod error;
 mod exact;
+mod factors;
 mod gather;
 mod input;
 mod methods;
@@ -96,6 +99,15 @@ pub fn merge_into<'a>(
     options: &Options<'_>,
     room: &'a dyn Room,
 ) -> Result<Merged<'a>, Error> {
+    if let Some(name) = options.of_interventions()
+        && !inputs
+            .iter()
+            .flat_map(|input| &input.adapter.edits)
+            .any(|edit| matches!(edit, Edit::Intervention(_)))
+    {
+        let reason = format!("{name} is for interventions, and no adapter has any");
+        return Err(Error::Params { reason });
+    }
     let mut merged = match options.method {
         None => {
             if let Some(name) = options.unheard() {

@@ -19,7 +19,10 @@ pub(crate) fn record(
 ) -> Result<(), Error> {
     let mut parents = Vec::new();
     for input in inputs {
-        let id = encode_checked_each(input.adapter, &each)?.manifest.id;
+        let id = match &input.id {
+            Some(id) => id.clone(),
+            None => encode_checked_each(input.adapter, &each)?.manifest.id,
+        };
         parents.push(json!({"id": id, "weight": input.weight}));
     }
     let mut record = Map::new();

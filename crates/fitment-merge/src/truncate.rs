@@ -6,12 +6,11 @@
 
 use crate::error::Error;
 use crate::exact::hidden::Linear;
+use crate::factors::{edit, matrices};
 use crate::input::{Limit, Merged, Note, Truncated};
 use crate::parallel;
 use fitment_core::model::{Edit, Intervention, Lora};
-use fitment_core::tensor::Dtype;
 use fitment_math::ndarray::{Array2, Axis, concatenate};
-use fitment_math::round::{narrowed, widened};
 use fitment_math::svd::{Factors, shorten_by};
 use std::collections::BTreeSet;
 
@@ -137,46 +136,18 @@ fn shortened<'a>(lora: &Lora<'a>, limit: Limit) -> Result<Cut<'a>, Error> {
     let lost = |factors: &Factors| factors.relative_error.powi(2) * squares(&factors.values);
     let whole: f64 = short.iter().map(|factors| squares(&factors.values)).sum();
     let relative_error = if whole > 0.0 { (short.iter().map(lost).sum::<f64>() / whole).sqrt() } else { 0.0 };
-    let dtype = match [lora.up.dtype(), lora.down.dtype()].contains(&Dtype::F64) {
-        true => Dtype::F64,
-        false => Dtype::F32,
-    };
-    let lead = usize::from(lora.has_expert_axis());
-    let mut dims = [lora.up.dims().to_vec(), lora.down.dims().to_vec()];
-    (dims[0][lead + 1], dims[1][lead]) = (to as u64, to as u64);
-    let (mut ups, mut downs) = (Vec::new(), Vec::new());
-    for factors in &short {
-        let own = factors.up.ncols();
-        for row in factors.up.rows() {
-            ups.extend(row.iter().copied().chain(std::iter::repeat_n(0.0, to - own)));
-        }
-        downs.extend(factors.down.iter().copied());
-        downs.extend(std::iter::repeat_n(0.0, (to - own) * factors.down.ncols()));
-    }
-    let pair = narrowed(dtype, &dims[0], &ups).zip(narrowed(dtype, &dims[1], &downs));
-    let Some((up, down)) = pair else { return Ok(Cut::Kept) };
+    let short: Vec<_> = short.into_iter().map(|factors| (factors.up, factors.down)).collect();
+    let Some(Lora { up, down, .. }) = edit(lora, &short) else { return Ok(Cut::Kept) };
     let mut shorter = Lora { up, down, ..lora.clone() };
     let approximation = serde_json::json!({ "relative_error": relative_error });
     shorter.origin.extra.insert("approximation".to_owned(), approximation);
     Ok(Cut::Shorter(Box::new(Edit::Lora(shorter)), Truncated { target, from, to: to as u64, relative_error }))
 }
 
-/// `[out, r]` and `[r, in·k…]` of each expert, or of the one.
-fn matrices(lora: &Lora<'_>) -> Option<Vec<(Array2<f64>, Array2<f64>)>> {
-    let rank = usize::try_from(lora.rank()).ok().filter(|rank| *rank > 0)?;
-    let experts = if lora.has_expert_axis() { usize::try_from(*lora.up.dims().first()?).ok()? } else { 1 };
-    let (up, down) = (widened(&lora.up)?, widened(&lora.down)?);
-    let (rows, columns) = (up.len() / experts.max(1) / rank, down.len() / experts.max(1) / rank);
-    let pair = |(up, down): (&[f64], &[f64])| {
-        let up = Array2::from_shape_vec((rows, rank), up.to_vec()).ok()?;
-        Some((up, Array2::from_shape_vec((rank, columns), down.to_vec()).ok()?))
-    };
-    up.chunks(rows * rank).zip(down.chunks(columns * rank)).map(pair).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{matrices, truncate};
+    use super::truncate;
+    use crate::factors::matrices;
     use crate::input::{Limit, Merged, Note};
     use fitment_core::Adapter;
     use fitment_core::model::{Edit, Lora, LoraForm, Magnitude, NormOf, Origin, Target, TensorName};

@@ -131,6 +131,11 @@ impl Weights {
             if adapter.is_some() && (density.is_some() || lambda.is_some()) {
                 faults.push(format!("{pattern:?}: density and lambda are not of one adapter"));
             }
+            if weight.is_none() && density.is_none() && lambda.is_none() {
+                faults.push(format!(
+                    "{pattern:?} sets nothing: weight, density and lambda are what a rule sets"
+                ));
+            }
             for values in [weight, density, lambda].into_iter().flatten() {
                 if let Some(found) = values.fault() {
                     faults.push(format!("{pattern:?} has {found}, a finite number is asked for"));

@@ -57,7 +57,7 @@ fn adapter(edits: Vec<Edit<'static>>) -> Adapter<'static> {
 }
 
 fn run<'a>(adapters: &'a [Adapter<'a>], name: &str, density: f64, more: Options<'_>) -> Merged<'a> {
-    let input = |adapter| Input { adapter, weight: 1.0, name: "a".to_owned() };
+    let input = |adapter| Input { adapter, weight: 1.0, name: "a".to_owned(), id: None };
     let inputs: Vec<Input<'_>> = adapters.iter().map(input).collect();
     let params = Params { density: Some(density), ..Params::default() };
     merge(&inputs, &Options { method: method(name), params, ..more }).unwrap()
@@ -172,7 +172,7 @@ fn replacements_become_low_rank_on_the_base() {
 fn a_sum_of_full_weight_diffs_and_of_factors_is_cut_once() {
     let two = |seed| adapter(vec![add("v", &[30, 40], seed), lora([30, 40], 6, seed + 1)]);
     let adapters = [two(1), two(7)];
-    let input = |adapter| Input { adapter, weight: 1.0, name: "a".to_owned() };
+    let input = |adapter| Input { adapter, weight: 1.0, name: "a".to_owned(), id: None };
     let inputs: Vec<Input<'_>> = adapters.iter().map(input).collect();
     let error = 0.6;
     let options = Options { method: method("task-arithmetic"), ..limited(Limit::Error(error)) };

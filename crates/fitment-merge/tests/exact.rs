@@ -35,7 +35,7 @@ fn a_replacement_is_not_rounded_before_something_is_added_to_it() {
     });
     let add = Edit::Add(Add { target, scale: 1.0, value: element(step), exceptions: None, origin });
     let adapters = [set, add].map(|edit| Adapter { edits: vec![edit], ..Adapter::default() });
-    let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned() };
+    let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned(), id: None };
     let file = checkpoint(r#"{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}"#, element(1.0).bytes());
     let base = MemoryCheckpoint::new(&file, None).unwrap();
     let inputs = [input(&adapters[0]), input(&adapters[1])];
@@ -55,7 +55,7 @@ fn new_elements_are_not_rounded_before_something_is_added_to_them() {
     let set = Edit::SparseSet(SparseSet { target: target.clone(), index, value, origin: origin.clone() });
     let add = Edit::Add(Add { target, scale: 1.0, value: element(step), exceptions: None, origin });
     let adapters = [set, add].map(|edit| Adapter { edits: vec![edit], ..Adapter::default() });
-    let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned() };
+    let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned(), id: None };
     let inputs = [input(&adapters[0]), input(&adapters[1])];
     let file = checkpoint(r#"{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}"#, element(1.0).bytes());
     let base = MemoryCheckpoint::new(&file, None).unwrap();
@@ -88,7 +88,7 @@ fn methods_take_single_elements_and_exceptions_for_the_updates_that_they_are() {
         let adapters = edits.map(|edit| Adapter { edits: vec![edit], ..Adapter::default() });
         let inputs = [0.5, 0.25].map(|weight| (weight, "a".to_owned())).into_iter().zip(&adapters);
         let inputs: Vec<Input<'_>> =
-            inputs.map(|((weight, name), adapter)| Input { adapter, weight, name }).collect();
+            inputs.map(|((weight, name), adapter)| Input { adapter, weight, name, id: None }).collect();
         let options = Options { method: method(name), base: Some(&base), ..Options::default() };
         let merged = merge(&inputs, &options).unwrap();
         let Edit::Add(add) = &merged.adapter.edits[0] else { panic!() };
@@ -133,7 +133,7 @@ fn elements_and_whole_replacements_have_a_mean_on_the_base() {
     let index = Tensor::owned(Dtype::U32, Shape::new(&[1]).unwrap(), vec![1, 0, 0, 0]).unwrap();
     let some = Edit::SparseSet(SparseSet { target, index, value: floats(&[6.0]), origin });
     let adapters = [whole, some].map(|edit| Adapter { edits: vec![edit], ..Adapter::default() });
-    let input = |adapter, weight| Input { adapter, weight, name: "a".to_owned() };
+    let input = |adapter, weight| Input { adapter, weight, name: "a".to_owned(), id: None };
     let inputs = [input(&adapters[0], 0.5), input(&adapters[1], 0.25)];
     let error = merge(&inputs, &Options::default()).unwrap_err();
     assert_eq!(error.hint(), Some("name the base with --base"));
@@ -168,7 +168,7 @@ fn adapters_of_other_models_are_refused_for_that_alone() {
         adapter
     };
     let adapters = [of_width(2), of_width(3)];
-    let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned() };
+    let input = |adapter| Input { adapter, weight: 0.5, name: "a".to_owned(), id: None };
     for method in [None, method("ties")] {
         let inputs = [input(&adapters[0]), input(&adapters[1])];
         let error = merge(&inputs, &Options { method, ..Options::default() }).unwrap_err().to_string();
@@ -183,7 +183,7 @@ fn the_same_change_twice_is_twice_the_change() {
     let exceptions = Some(Exceptions { index, value: element(1.5) });
     let add = Add { target, scale: 1.0, value: element(0.5), exceptions, origin: Origin::default() };
     let adapter = Adapter { edits: vec![Edit::Add(add)], ..Adapter::default() };
-    let input = || Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+    let input = || Input { adapter: &adapter, weight: 1.0, name: "a".to_owned(), id: None };
     let file = checkpoint(r#"{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}"#, element(1.0).bytes());
     let base = MemoryCheckpoint::new(&file, None).unwrap();
     let options = Options { base: Some(&base), ..Options::default() };

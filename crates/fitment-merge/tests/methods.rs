@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_core::Adapter;
-use fitment_core::model::{Add, BaseTensor, Edit, Lora, LoraForm, Origin, Target, TensorName};
+use fitment_core::model::{
+    Add, BaseTensor, Edit, Intervention, Lora, LoraForm, Origin, Positions, Site, SiteComponent, Target,
+    TensorName,
+};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_merge::{
     Error, Input, Limit, METHODS, Merged, Method, Options, Params, SiteRule, Values, WeightRule, Weights,
@@ -47,7 +50,7 @@ fn run<'a>(
 ) -> Result<Merged<'a>, Error> {
     let input = |(at, adapter): (usize, &'a Adapter<'_>)| {
         let weight = if at == 0 { 0.75 } else { 0.5 };
-        Input { adapter, weight, name: format!("adapter {at}") }
+        Input { adapter, weight, name: format!("adapter {at}"), id: None }
     };
     let inputs: Vec<Input<'a>> = adapters.iter().enumerate().map(input).collect();
     merge(&inputs, &Options { method: Some(method), limit, ..Options::default() })
@@ -128,7 +131,7 @@ fn what_overflows_is_refused() {
     });
     let error = run(&adapters, method("task-arithmetic").unwrap(), None).unwrap_err().to_string();
     assert_eq!(error, "a.weight (adapter 0, adapter 1): the factors overflow");
-    let input = |adapter| Input { adapter, weight: 1.0, name: "a".to_owned() };
+    let input = |adapter| Input { adapter, weight: 1.0, name: "a".to_owned(), id: None };
     let error = merge(&[input(&adapters[0]), input(&adapters[1])], &Options::default()).unwrap_err();
     assert!(error.to_string().ends_with("or a multiplier is too large"), "{error}");
 }
@@ -154,7 +157,7 @@ fn beta_is_a_share_and_other_methods_do_not_take_it() {
     let adapter = adapter(1, 2, &["a.weight"]);
     let told = |name: &str, beta: f64| {
         let params = Params { beta: Some(beta), ..Params::default() };
-        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned(), id: None };
         let result = merge(&[input], &Options { method: method(name), params, ..Options::default() });
         result.err().map(|error| error.to_string())
     };
@@ -174,7 +177,7 @@ fn layers_of_weight_0_count_as_layers() {
         lambda: Some(Values::Layers(vec![1.0, 3.0])),
     };
     let weights = Weights { rules: vec![rule] };
-    let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+    let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned(), id: None };
     let options = Options { method: method("task-arithmetic"), weights: &weights, ..Options::default() };
     let merged = merge(&[input], &options).unwrap();
     let first = |edit: &Edit<'_>| {
@@ -191,7 +194,7 @@ fn layers_of_weight_0_count_as_layers() {
 fn what_is_told_to_no_method_is_an_error() {
     let adapter = adapter(1, 2, &["a.weight"]);
     let refused = |params: Params, weights: &Weights| {
-        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned(), id: None };
         merge(&[input], &Options { params, weights, ..Options::default() }).unwrap_err().to_string()
     };
     let of_command = Params { t: Some(0.5), ..Params::default() };
@@ -204,9 +207,17 @@ fn what_is_told_to_no_method_is_an_error() {
 
 #[test]
 fn everything_that_makes_the_result_is_recorded() {
-    let adapter = adapter(1, 2, &["a.weight"]);
+    let mut adapter = adapter(1, 3, &["a.weight"]);
+    let site = Site::Layer { layer: 0, component: SiteComponent::BlockOutput };
+    let mut edit = Intervention::at(site, Positions::EVERYWHERE);
+    edit.up = adapter.edits.iter().find_map(|edit| match edit {
+        Edit::Lora(lora) => Some(lora.up.clone()),
+        _ => None,
+    });
+    edit.subtract = true;
+    adapter.edits.push(Edit::Intervention(edit));
     let options = |seed: u64| {
-        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned(), id: None };
         let params = Params { seed, ..Params::default() };
         let options = Options {
             method: method("dare"),
@@ -241,7 +252,7 @@ fn a_tensor_that_no_edit_touches_is_no_part_of_the_base() {
     let rule = WeightRule { pattern: "*".to_owned(), adapter: None, weight, density, lambda };
     let weights = Weights { rules: vec![rule] };
     for method in [None, method("ties")] {
-        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned() };
+        let input = Input { adapter: &adapter, weight: 1.0, name: "a".to_owned(), id: None };
         let merged =
             merge(&[input], &Options { method, weights: &weights, ..Options::default() }).unwrap().adapter;
         let names: Vec<&str> = merged.base.tensors.iter().map(|tensor| tensor.name.as_str()).collect();

@@ -78,7 +78,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     if let Some(base) = options.base {
         bind(&mut adapter, base)?;
     }
-    Ok(Converted { adapter, losses, findings })
+    Ok(Converted { adapter, losses, findings, id: None })
 }
 
 /// What the tensors become.

@@ -69,11 +69,11 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     };
     let Some(base) = options.base else {
         losses.push(Loss::Unbound { targets: adapter.edits.len() });
-        return Ok(Converted { adapter, losses, findings });
+        return Ok(Converted { adapter, losses, findings, id: None });
     };
     adapter.edits.extend(vocabulary(config.as_ref(), base_config));
     bind(&mut adapter, base)?;
-    Ok(Converted { adapter, losses, findings })
+    Ok(Converted { adapter, losses, findings, id: None })
 }
 
 fn is_tied(config: &Map<String, Value>) -> bool {

@@ -55,6 +55,8 @@ pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<C
     if !damage.is_empty() {
         return Err(Error::Malformed { findings: damage });
     }
+    // Every digest and the id itself were just computed: `is_damage` would have found another.
+    let id = report.manifest.as_ref().map(|manifest| manifest.id.clone());
     let (mut adapter, findings) = adapter_of(bytes, report)?;
     if let Some(name) = options.base_name {
         adapter.base.name = Some(name.to_owned());
@@ -62,7 +64,8 @@ pub(crate) fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<C
     if let Some(base) = options.base {
         bind(&mut adapter, base)?;
     }
-    Ok(Converted { adapter, losses: Vec::new(), findings })
+    // Binding may make of a new tensor one that is there: another edit.
+    Ok(Converted { adapter, losses: Vec::new(), findings, id: id.filter(|_| options.base.is_none()) })
 }
 
 /// Whether a breach is no matter of form: the tensors or edits are not the ones that were written, or are no numbers.
@@ -127,13 +130,16 @@ mod tests {
     use fitment_core::tensor::{Dtype, Shape, Tensor};
 
     #[test]
-    fn a_flipped_bit_is_not_carried_on() {
+    fn the_id_is_that_of_the_adapter_and_a_flipped_bit_is_not_carried_on() {
         let value =
             Tensor::owned(Dtype::F32, Shape::new(&[2]).unwrap(), vec![0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
         let target = Target::whole(TensorName::new("a").unwrap());
         let edit = Add { target, scale: 1.0, value, exceptions: None, origin: Origin::default() };
         let adapter = Adapter { edits: vec![Edit::Add(edit)], ..Adapter::default() };
         let sound = fitment_core::to_bytes(&adapter).unwrap();
+        let files: Files<'_> = [("a.fitment.safetensors", &sound[..])].into_iter().collect();
+        let id = read(&files, &ReadOptions::default()).unwrap().id;
+        assert_eq!(id, Some(fitment_core::encode_checked(&adapter).unwrap().manifest.id));
         let mut flipped = sound.clone();
         *flipped.last_mut().unwrap() ^= 1;
         let code = |bytes: &[u8]| {

@@ -91,7 +91,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     if let Some(base) = options.base {
         bind(&mut adapter, base)?;
     }
-    Ok(Converted { adapter, losses, findings })
+    Ok(Converted { adapter, losses, findings, id: None })
 }
 
 fn edits<'a>(container: &Container<'a>) -> Result<Vec<Edit<'a>>, Error> {

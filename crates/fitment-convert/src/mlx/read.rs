@@ -77,7 +77,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
             adapter.base.tensors = tensors;
         }
     }
-    Ok(Converted { adapter, losses, findings })
+    Ok(Converted { adapter, losses, findings, id: None })
 }
 
 fn expected(target: &Target, dims: &[u64]) -> BaseTensor {

@@ -190,7 +190,7 @@ impl<'a> Reading<'_, 'a> {
         if let Some(base) = options.base {
             bind(&mut adapter, base)?;
         }
-        Ok(Converted { adapter, losses: self.losses, findings: self.findings })
+        Ok(Converted { adapter, losses: self.losses, findings: self.findings, id: None })
     }
 }
 

@@ -83,7 +83,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         Some(base) => bind(&mut adapter, base)?,
         None => {}
     }
-    Ok(Converted { adapter, losses, findings })
+    Ok(Converted { adapter, losses, findings, id: None })
 }
 
 /// What was trained of the model itself.

@@ -47,7 +47,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         metadata: folder.metadata,
         ..Source::default()
     });
-    Ok(Converted { adapter, losses, findings })
+    Ok(Converted { adapter, losses, findings, id: None })
 }
 
 /// What the files bend, where they break nothing.

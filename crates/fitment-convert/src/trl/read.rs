@@ -88,7 +88,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         }
         None => losses.push(Loss::Unbound { targets: adapter.edits.len() }),
     }
-    Ok(Converted { adapter, losses, findings })
+    Ok(Converted { adapter, losses, findings, id: None })
 }
 
 /// Holds the recorded checksum against the base with the patch applied, where both are of the same parameters.

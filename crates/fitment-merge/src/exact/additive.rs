@@ -3,10 +3,9 @@
 use super::change::same_part;
 use super::{Done, Fault};
 use crate::gather::Touch;
-use crate::numbers::{common, is_finite, joined};
+use crate::numbers::{common, is_exact, joined};
 use fitment_core::model::{Edit, Lora, LoraForm, Origin};
 use fitment_core::tensor::{Dtype, Tensor};
-use fitment_math::round::{narrow, wide, widened};
 
 /// The sum of edits that only add. Low-rank updates of one part and form become one, at the place of the first of them.
 pub(super) fn merge<'a>(touches: &[Touch<'a>]) -> Result<Done<'a>, Fault> {
@@ -86,7 +85,8 @@ fn side_by_side<'a>(group: &[(f64, &Lora<'a>)]) -> Option<(Lora<'a>, bool)> {
     let (scale, up, rounded) = with_multipliers(&ups, &multipliers, lead + 1)?;
     let downs: Vec<&Tensor<'a>> = group.iter().map(|(_, lora)| &lora.down).collect();
     let dtype = common(downs.iter().map(|tensor| tensor.dtype()));
-    let down = stacked(&downs, dtype, lead)?;
+    let downs: Vec<(&Tensor<'a>, f64)> = downs.into_iter().map(|down| (down, 1.0)).collect();
+    let down = joined(dtype, lead, &downs)?;
     let (form, transposed) = (first.form, first.transposed);
     let target = first.target.clone();
     let (mid, magnitude, origin) = (None, None, Origin::default());
@@ -104,48 +104,15 @@ fn with_multipliers<'a>(
     let dtype = common(ups.iter().map(|tensor| tensor.dtype()));
     let first = *multipliers.first()?;
     let ratios: Vec<f64> = multipliers.iter().map(|multiplier| multiplier / first).collect();
-    if ratios
-        .iter()
-        .zip(multipliers)
-        .all(|(ratio, multiplier)| is_power_of_two(*ratio) && ratio * first == *multiplier)
-        && let Some(parts) = ups
-            .iter()
-            .zip(&ratios)
-            .map(|(up, ratio)| folded(up, *ratio, dtype, true))
-            .collect::<Option<Vec<_>>>()
+    let with = |factors: &[f64]| ups.iter().copied().zip(factors.iter().copied()).collect::<Vec<_>>();
+    let is_free = |(ratio, multiplier): (&f64, &f64)| is_power_of_two(*ratio) && ratio * first == *multiplier;
+    if ratios.iter().zip(multipliers).all(is_free)
+        && ups.iter().zip(&ratios).all(|(up, ratio)| is_exact(up, *ratio, dtype))
     {
-        return Some((first, side(ups, &parts, dtype, axis)?, false));
+        return Some((first, joined(dtype, axis, &with(&ratios))?, false));
     }
     let dtype = if dtype == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
-    let parts: Option<Vec<_>> =
-        ups.iter().zip(multipliers).map(|(up, multiplier)| folded(up, *multiplier, dtype, false)).collect();
-    let up = side(ups, &parts?, dtype, axis)?;
-    is_finite(&up).then_some((1.0, up, true))
-}
-
-fn side(ups: &[&Tensor<'_>], parts: &[Vec<u8>], dtype: Dtype, axis: usize) -> Option<Tensor<'static>> {
-    let parts: Vec<(&[u64], &[u8])> =
-        ups.iter().zip(parts).map(|(up, bytes)| (up.dims(), &bytes[..])).collect();
-    joined(dtype, axis, &parts)
-}
-
-/// A factor times a number; with `exactly`, `None` where an element would be rounded.
-fn folded(tensor: &Tensor<'_>, factor: f64, dtype: Dtype, exactly: bool) -> Option<Vec<u8>> {
-    if factor == 1.0 && tensor.dtype() == dtype {
-        return Some(tensor.bytes().to_vec());
-    }
-    let mut values = widened(tensor)?;
-    values.iter_mut().for_each(|value| *value *= factor);
-    let bytes = narrow(dtype, &values)?;
-    if exactly && wide(dtype, &bytes)? != values {
-        return None;
-    }
-    Some(bytes)
-}
-
-fn stacked<'a>(tensors: &[&Tensor<'a>], dtype: Dtype, axis: usize) -> Option<Tensor<'a>> {
-    let parts: Option<Vec<Vec<u8>>> = tensors.iter().map(|tensor| folded(tensor, 1.0, dtype, true)).collect();
-    side(tensors, &parts?, dtype, axis)
+    Some((1.0, joined(dtype, axis, &with(multipliers))?, true))
 }
 
 fn is_power_of_two(value: f64) -> bool {

@@ -55,6 +55,12 @@ pub(super) fn merge<'a>(context: &Context<'_, 'a>, changes: &[Change<'a>]) -> Re
     Ok(([vec![Edit::Lora(dora)], more].concat(), rounded))
 }
 
+/// Whether a magnitude has an element that is not above 0: the weights have turned a row around, or an adapter had it.
+pub(super) fn is_turned(edit: &Edit<'_>) -> bool {
+    let Edit::Lora(Lora { magnitude: Some(magnitude), .. }) = edit else { return false };
+    widened(&magnitude.value).is_some_and(|values| values.iter().any(|value| *value <= 0.0))
+}
+
 /// The base's `W`, as the edit reads it.
 fn weight_of(context: &Context<'_, '_>, first: &Lora<'_>) -> Result<Array2<f64>, Fault> {
     let held = context

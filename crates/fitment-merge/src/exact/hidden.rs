@@ -187,7 +187,8 @@ pub(super) fn merge<'a>(
             Ok(part) => part,
             Err(reason) => {
                 let names = context.names(std::iter::once(*file));
-                culprits.push(Culprit::NotExact { target: label, names, reason });
+                let hint = Some("--subspace names directions that every intervention has");
+                culprits.push(Culprit::Apart { target: label, names, reason, hint });
                 continue;
             }
         };
@@ -202,27 +203,30 @@ pub(super) fn merge<'a>(
         let Some(edits) = sites.remove(&label) else { continue };
         match site(&edits, rule) {
             Ok(edits) => merged.extend(edits),
-            Err(reason) => culprits.push(Culprit::NotExact {
+            Err((reason, hint)) => culprits.push(Culprit::Apart {
                 target: label,
                 names: context.names(edits.iter().map(|(file, _)| *file)),
                 reason,
+                hint,
             }),
         }
     }
     merged
 }
 
+/// Why interventions do not go together, and the way out.
+type Apart = (String, Option<&'static str>);
+
 /// The interventions of one site.
-fn site<'a>(edits: &[(usize, Intervention<'a>)], rule: SiteRule) -> Result<Vec<Intervention<'a>>, String> {
+fn site<'a>(edits: &[(usize, Intervention<'a>)], rule: SiteRule) -> Result<Vec<Intervention<'a>>, Apart> {
     let listed = || edits.iter().map(|(_, edit)| edit.clone()).collect();
     let is_one_file = edits.windows(2).all(|pair| pair[0].0 == pair[1].0);
     if is_one_file {
         return Ok(listed());
     }
     if edits.iter().any(|(_, edit)| edit.overlap != Overlap::Sequential) {
-        return Err(
-            "two adapters act at one site, one of them on the states as they were before either".to_owned()
-        );
+        let reason = "two adapters act at one site, one of them on the states as they were before either";
+        return Err((reason.to_owned(), None));
     }
     let first = &edits[0].1;
     let is_one_place =
@@ -234,13 +238,16 @@ fn site<'a>(edits: &[(usize, Intervention<'a>)], rule: SiteRule) -> Result<Vec<I
             let mut parts = parts.into_iter();
             let joined =
                 parts.next().and_then(|first| parts.try_fold(first, |sum, next| sum.then(&next, rule)));
-            let widths =
-                || "the interventions have other widths: they are for models of other sizes".to_owned();
+            let reason = "the interventions have other widths: they are for models of other sizes";
+            let widths = || (reason.to_owned(), None);
             joined.and_then(|joined| joined.at(first)).map(|edit| vec![edit]).ok_or_else(widths)
         }
         None if rule == SiteRule::Sequential => Ok(listed()),
         None if are_apart(edits) => Ok(listed()),
-        None => Err("only linear interventions at the same tokens have a sum".to_owned()),
+        None => {
+            let reason = "only linear interventions at the same tokens have a sum";
+            Err((reason.to_owned(), Some("without --at-one-site sum they act one after the other")))
+        }
     }
 }
 
@@ -330,7 +337,7 @@ mod tests {
         bent.subtract = false;
         let edits = [(0, loreft(1, 2, 1.0)), (1, bent)];
         assert_eq!(site(&edits, SiteRule::Sequential).unwrap().len(), 2);
-        assert!(site(&edits, SiteRule::Sum).unwrap_err().contains("only linear interventions"));
+        assert!(site(&edits, SiteRule::Sum).unwrap_err().0.contains("only linear interventions"));
     }
 
     #[test]

@@ -10,8 +10,9 @@ mod whole;
 use crate::base::{self, BaseView};
 use crate::culprit::Culprit;
 use crate::error::Error;
-use crate::gather::{Gathered, Touch, gather, is_additive};
+use crate::gather::{Gathered, Key, Touch, gather, is_additive};
 use crate::input::{Input, Limit, Merged, Note, Options, SiteRule};
+use crate::parallel;
 pub(crate) use change::same_part;
 use change::{Change, Start};
 pub(crate) use elements::positions;
@@ -51,6 +52,8 @@ pub(crate) enum Fault {
     NotExact(String),
     /// The method has no result for it.
     Undefined(String),
+    /// A DoRA is told to a method.
+    Magnitude,
     /// What is asked for, and what the base has.
     BaseAtHand(String, String),
     Failed(Error),
@@ -112,8 +115,10 @@ pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<M
     let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
     let (mut edits, mut rounded) = (Vec::new(), 0);
     let met = gathered.met();
-    for (key, touches) in &gathered.tensors {
-        match target(&context, touches, met.contains(key)) {
+    let work: Vec<(&Key, &Vec<Touch<'a>>)> = gathered.tensors.iter().collect();
+    let done = parallel::map(&work, |(key, touches)| target(&context, touches, met.contains(*key)));
+    for ((_, touches), done) in work.into_iter().zip(done) {
+        match done {
             Ok((done, was_rounded)) => {
                 edits.extend(done);
                 rounded += usize::from(was_rounded);
@@ -127,6 +132,11 @@ pub(crate) fn merge<'a>(inputs: &[Input<'a>], options: &Options<'_>) -> Result<M
         return Err(Error::Refused { culprits });
     }
     let mut notes = joined.notes;
+    let turned: Vec<String> =
+        edits.iter().filter(|edit| dora::is_turned(edit)).filter_map(Edit::label).collect();
+    if !turned.is_empty() {
+        notes.push(Note::Magnitudes { targets: turned });
+    }
     if rounded > 0 {
         notes.push(Note::Rounded { targets: rounded });
     }
@@ -144,6 +154,7 @@ pub(crate) fn culprit(context: &Context<'_, '_>, touches: &[Touch<'_>], fault: F
         Fault::BaseAtHand(expected, found) => Culprit::BaseAtHand { target, expected, found },
         Fault::NotExact(reason) => Culprit::NotExact { target, names, reason },
         Fault::Undefined(reason) => Culprit::Undefined { target, names, reason },
+        Fault::Magnitude => Culprit::Magnitude { target, names },
         Fault::Failed(error) => Culprit::NotExact { target, names, reason: error.to_string() },
     }
 }
@@ -268,10 +279,11 @@ fn config(
     for (file, edit) in &gathered.config {
         let key = (edit.component.as_ref().map(ToString::to_string), edit.value.key());
         match set.get(&key) {
-            Some((first, other)) if other.value != edit.value => culprits.push(Culprit::NotExact {
+            Some((first, other)) if other.value != edit.value => culprits.push(Culprit::Apart {
                 target: edit.value.key().to_owned(),
                 names: context.names([*first, *file].into_iter()),
                 reason: format!("one sets it to {}, the other to {}", other.value.json(), edit.value.json()),
+                hint: None,
             }),
             Some(_) => {}
             None => {

@@ -1,25 +1,21 @@
 //! A method over all targets: updates gathered, the method called, its result made an edit.
 
-use super::stored::stored;
-use super::update::update;
+use super::updates::{LowRank, Updates, low_rank, of_edits};
 use super::{Core, Dense, Factors, Failure, Method, Params, Run, Task};
-use super::{each_factor, shares};
+use super::{each_factor, shares, stored};
 use crate::base::{self, BaseView};
 use crate::culprit::Culprit;
 use crate::error::Error;
-use crate::exact::{self, Context, Fault, same_part};
-use crate::gather::{Gathered, Touch, gather, is_additive, labels};
+use crate::exact::{self, Context, Fault};
+use crate::factors;
+use crate::gather::{Gathered, Touch, gather, labels};
 use crate::input::{Input, Limit, Merged, Note, Options, Truncated};
-use crate::numbers::is_finite;
 use crate::parallel;
 use crate::room::Room;
 use crate::truncate::reached;
 use crate::weights::Schedule;
 use fitment_core::Adapter;
-use fitment_core::model::{Edit, Lora, Origin};
-use fitment_core::tensor::Dtype;
-use fitment_math::ndarray::{Array2, Axis, concatenate};
-use fitment_math::round::{narrowed, widened};
+use fitment_core::model::Edit;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a target.
@@ -30,13 +26,6 @@ pub(super) struct Done<'a> {
     pub(super) is_summed: bool,
     /// A matrix that a limit would make low-rank.
     pub(super) is_dense: bool,
-}
-
-/// The updates of one target, each with the place of its adapter.
-struct Updates<'a> {
-    /// How the factors read the target; `None` for dense updates.
-    like: Option<&'a Lora<'a>>,
-    tasks: Vec<(usize, Task)>,
 }
 
 /// What a target is merged by.
@@ -89,11 +78,12 @@ pub(crate) fn merge<'a>(
     });
     let mut merged =
         Merged { adapter: Adapter::default(), notes: joined.notes.clone(), truncated: Vec::new() };
-    let (mut summed, mut dense) = (0, 0);
+    let (mut summed, mut dense) = (BTreeSet::new(), 0);
     for (touches, done) in work.iter().zip(done) {
         match done {
             Ok(done) => {
-                summed += usize::from(done.is_summed);
+                summed
+                    .extend(touches.first().and_then(|touch| touch.edit.label()).filter(|_| done.is_summed));
                 dense += usize::from(done.is_dense);
                 merged.adapter.edits.extend(done.edits);
                 merged.truncated.extend(done.truncated);
@@ -114,10 +104,9 @@ pub(crate) fn merge<'a>(
     if !culprits.is_empty() {
         return Err(Error::Refused { culprits });
     }
-    let sites: BTreeSet<String> = gathered.interventions.iter().map(|(_, _, edit)| edit.label()).collect();
-    summed += sites.len();
-    if summed > 0 {
-        merged.notes.push(Note::Summed { targets: summed });
+    summed.extend(gathered.interventions.iter().map(|(_, _, edit)| edit.label()));
+    if !summed.is_empty() {
+        merged.notes.push(Note::Summed { targets: summed.into_iter().collect() });
     }
     if dense > 0 {
         merged.notes.push(Note::Dense { targets: dense });
@@ -163,49 +152,105 @@ fn target<'a>(
     if let Some(reason) = params.fault(method.name, method.params) {
         return Err(Fault::Failed(Error::Params { reason: format!("{name}: {reason}") }));
     }
-    let low_rank = low_rank(touches)?;
-    match (method.run, low_rank) {
-        (Run::Core(run) | Run::Either(run, _), Some(updates)) => of_core(&name, updates, how, &run),
+    if !touches.iter().all(|touch| is_update(touch.edit)) {
+        let (edits, _) = exact::target(context, touches, false)?;
+        return Ok(Done { edits, is_summed: true, ..Done::default() });
+    }
+    match (method.run, low_rank(touches)?) {
+        (Run::Core(run) | Run::Either(run, _), Some(updates)) => of_core(updates, how, &run),
         (Run::Shares(run) | Run::Pair(run), Some(updates)) => {
-            of_core(&name, updates, how, &|core| shares::of_factors(run, core))
+            of_core(updates, how, &|core| shares::of_factors(run, core))
         }
         (Run::Shares(run) | Run::Pair(run), None) => {
-            let (places, tasks, dims, like) = of_edits(context, touches)?;
-            let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params };
-            let sum = elements(&|dense| shares::of_elements(run, dense, how.weights), &dense)?;
-            stored(touches, sum, (dims, like), (limit, room))
+            of_elements(context, touches, how, (&|dense| shares::of_elements(run, dense, how.weights), room))
         }
-        (Run::Ranked(run), Some(updates)) => {
-            of_core(&name, updates, how, &|core| run(core, rank(core, limit)))
-        }
+        (Run::Ranked(run), Some(updates)) => of_core(updates, how, &|core| run(core, rank(core, limit))),
         (Run::EachFactor(run), Some(updates)) => {
             let factors = each_factor::merge(touches, run, (&name, params))?;
-            let edit = updates.like.and_then(|like| lora(like, &factors));
-            let edit = edit.ok_or_else(|| Fault::exact("the factors overflow"))?;
-            Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
+            of_factors(&updates, &[factors])
         }
         // A method of factors says nothing of biases and the like.
-        (Run::Core(_) | Run::Ranked(_) | Run::EachFactor(_) | Run::Best, low_rank) => {
+        (Run::Core(_) | Run::Ranked(_) | Run::EachFactor(_) | Run::Best, updates) => {
+            let is_summed = updates.is_none();
+            if is_summed && !matches!(method.run, Run::Best) {
+                refuse_factors(method, touches)?;
+            }
             let (edits, _) = exact::target(context, touches, false)?;
-            Ok(Done { edits, is_summed: low_rank.is_none(), ..Done::default() })
+            Ok(Done { edits, is_summed, ..Done::default() })
         }
-        (Run::Dense(run) | Run::Either(_, run), low_rank) => {
-            let (places, tasks, dims, like) = match low_rank {
-                Some(updates) => of_factors(updates),
-                None => of_edits(context, touches)?,
-            };
-            let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params };
-            let sum = elements(&run, &dense)?;
-            stored(touches, sum, (dims, like), (limit, room))
-        }
+        (Run::Dense(run), Some(updates)) => of_tiles(touches, &updates, how, (&run, room)),
+        (Run::Dense(run) | Run::Either(_, run), None) => of_elements(context, touches, how, (&run, room)),
     }
 }
 
+/// Whether an edit is a difference from what the base has there.
+fn is_update(edit: &Edit<'_>) -> bool {
+    match edit {
+        Edit::Set(set) => !set.create && !set.reshape,
+        Edit::Remove(_) => false,
+        Edit::Lora(_)
+        | Edit::Add(_)
+        | Edit::SparseSet(_)
+        | Edit::SparseAdd(_)
+        | Edit::Bits(_)
+        | Edit::Config(_)
+        | Edit::Intervention(_) => true,
+    }
+}
+
+/// Factors that a method of factors has no use for are not summed in its place.
+fn refuse_factors(method: &Method, touches: &[Touch<'_>]) -> Result<(), Fault> {
+    let is_low_rank = |touch: &&Touch<'_>| matches!(touch.edit, Edit::Lora(_));
+    if !touches.iter().any(|touch| is_low_rank(&touch)) {
+        return Ok(());
+    }
+    let beside = touches.iter().find(|touch| !is_low_rank(touch)).map(|touch| touch.edit.kind());
+    let why = match beside {
+        Some(kind) => format!("an edit of another kind ({kind}) stands beside low-rank updates"),
+        None => "the factors read the tensor, or parts of it, in different ways".to_owned(),
+    };
+    Err(Fault::Undefined(format!("{why}: {} is of factors alone", method.name)))
+}
+
+/// A rule for elements, as a value.
+type Rule<'r> = &'r dyn Fn(&Dense<'_>) -> Result<Vec<f32>, Failure>;
+
+/// The result of a method of elements for low-rank updates: of each matrix by itself.
+fn of_tiles<'a>(
+    touches: &[Touch<'a>],
+    updates: &LowRank<'a>,
+    how: &How<'_>,
+    (run, room): (Rule<'_>, &'a dyn Room),
+) -> Result<Done<'a>, Fault> {
+    let mut sums = Vec::with_capacity(updates.matrices.len());
+    for matrix in &updates.matrices {
+        let ((places, tasks), dims) = (matrix.elements(), matrix.dims());
+        let dense =
+            Dense { tasks: &tasks, places: &places, dims: &dims, name: &matrix.name, params: how.params };
+        sums.push(elements(run, &dense)?);
+    }
+    stored::of_matrices(touches, sums, updates, (how.limit, room))
+}
+
+/// The same of edits of any kind: of the whole tensor.
+fn of_elements<'a>(
+    context: &Context<'_, 'a>,
+    touches: &[Touch<'a>],
+    how: &How<'_>,
+    (run, room): (Rule<'_>, &'a dyn Room),
+) -> Result<Done<'a>, Fault> {
+    let ((places, tasks), dims) = of_edits(context, touches)?;
+    let name = touches.first().and_then(|touch| touch.edit.label()).unwrap_or_default();
+    let sum = {
+        let dense = Dense { tasks: &tasks, places: &places, dims: &dims, name: &name, params: how.params };
+        elements(run, &dense)?
+    };
+    drop(tasks);
+    stored::of_tensor(touches, sum, dims, (how.limit, room))
+}
+
 /// What a rule makes of finite elements, which are finite too.
-pub(super) fn elements(
-    run: &dyn Fn(&Dense<'_>) -> Result<Vec<f32>, Failure>,
-    dense: &Dense<'_>,
-) -> Result<Vec<f32>, Fault> {
+pub(super) fn elements(run: Rule<'_>, dense: &Dense<'_>) -> Result<Vec<f32>, Fault> {
     let is_finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
     if !dense.tasks.iter().all(|(_, values)| is_finite(values)) {
         return Err(Fault::Undefined("an update holds what is no finite number in F32".to_owned()));
@@ -214,18 +259,24 @@ pub(super) fn elements(
     if is_finite(&values) { Ok(values) } else { Err(Fault::exact("the result overflows")) }
 }
 
-/// The result of a method of factors.
+/// The result of a method of factors, of each matrix by itself.
 fn of_core<'a>(
-    name: &str,
-    updates: Updates<'a>,
+    updates: LowRank<'a>,
     how: &How<'_>,
     run: &dyn Fn(&Core<'_>) -> Result<Factors, Failure>,
 ) -> Result<Done<'a>, Fault> {
-    let (places, tasks): (Vec<usize>, Vec<Task>) = updates.tasks.into_iter().unzip();
-    let core = Core { tasks: &tasks, places: &places, weights: how.weights, params: how.params };
-    let factors = run(&core).map_err(|failure| fault(name, failure))?;
-    let edit = updates.like.and_then(|like| lora(like, &factors));
-    let edit = edit.ok_or_else(|| Fault::exact("the factors overflow"))?;
+    let mut all = Vec::with_capacity(updates.matrices.len());
+    for Updates { name, tasks } in &updates.matrices {
+        let (places, tasks): (Vec<usize>, Vec<Task>) = tasks.iter().cloned().unzip();
+        let core = Core { tasks: &tasks, places: &places, weights: how.weights, params: how.params };
+        all.push(run(&core).map_err(|failure| fault(name, failure))?);
+    }
+    of_factors(&updates, &all)
+}
+
+/// Factors as an edit of the target.
+fn of_factors<'a>(updates: &LowRank<'a>, factors: &[Factors]) -> Result<Done<'a>, Fault> {
+    let edit = factors::edit(updates.like, factors).ok_or_else(|| Fault::exact("the factors overflow"))?;
     Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
 }
 
@@ -246,119 +297,4 @@ fn fault(target: &str, failure: Failure) -> Fault {
         Failure::Undefined(reason) => Fault::Undefined(reason),
         Failure::Math(source) => Fault::Failed(Error::Math { target: target.to_owned(), source }),
     }
-}
-
-/// The low-rank updates of every adapter, where all edits of the target are such, of one part and form.
-///
-/// # Errors
-/// For a magnitude: what it adds depends on the base.
-fn low_rank<'a>(touches: &[Touch<'a>]) -> Result<Option<Updates<'a>>, Fault> {
-    let mut loras: Vec<(usize, f64, &'a Lora<'a>)> = Vec::new();
-    for touch in touches {
-        let Edit::Lora(lora) = touch.edit else { return Ok(None) };
-        if lora.magnitude.is_some() {
-            return Err(Fault::Undefined("a magnitude (DoRA) is no update by itself".to_owned()));
-        }
-        loras.push((touch.file, touch.weight, lora));
-    }
-    let Some((_, _, first)) = loras.first().copied() else { return Ok(None) };
-    let is_like = |lora: &Lora<'_>| {
-        lora.form == first.form
-            && lora.transposed == first.transposed
-            && lora.mid.is_none()
-            && !lora.has_expert_axis()
-    };
-    let is_one_part = touches.windows(2).all(|pair| same_part(&pair[0], &pair[1]));
-    if !is_one_part || !loras.iter().all(|(_, _, lora)| is_like(lora)) {
-        return Ok(None);
-    }
-    let mut tasks: Vec<(usize, Task)> = Vec::new();
-    for (file, weight, lora) in loras {
-        let (up, down) = factors(lora).ok_or_else(|| Fault::exact("the factors are no matrices"))?;
-        let scales = vec![lora.scale; up.ncols()];
-        match tasks.last_mut().filter(|(last, _)| *last == file) {
-            Some((_, task)) => {
-                let side =
-                    |axis, a: &Array2<f64>, b: &Array2<f64>| concatenate(Axis(axis), &[a.view(), b.view()]);
-                let pair = side(1, &task.up, &up).ok().zip(side(0, &task.down, &down).ok());
-                (task.up, task.down) = pair.ok_or_else(|| Fault::exact("the updates have other shapes"))?;
-                task.scales.extend(scales);
-            }
-            None => tasks.push((file, Task { weight, up, scales, down })),
-        }
-    }
-    let shape = |task: &Task| (task.up.nrows(), task.down.ncols());
-    if tasks.windows(2).any(|pair| shape(&pair[0].1) != shape(&pair[1].1)) {
-        return Err(Fault::exact("the updates have other shapes"));
-    }
-    Ok(Some(Updates { like: Some(first), tasks }))
-}
-
-/// `up` `[out, r]` and `down` `[r, in·k…]`.
-pub(super) fn factors(lora: &Lora<'_>) -> Option<Factors> {
-    let rank = usize::try_from(lora.rank()).ok().filter(|rank| *rank > 0)?;
-    let (up, down) = (widened(&lora.up)?, widened(&lora.down)?);
-    let up = Array2::from_shape_vec((up.len() / rank, rank), up).ok()?;
-    let down = Array2::from_shape_vec((rank, down.len() / rank), down).ok()?;
-    Some((up, down))
-}
-
-/// A low-rank edit of the target and form of `like`, in F32, or F64 where that is.
-pub(super) fn lora<'a>(like: &Lora<'a>, (up, down): &Factors) -> Option<Lora<'a>> {
-    let rank = up.ncols() as u64;
-    let is_wide = [like.up.dtype(), like.down.dtype()].contains(&Dtype::F64);
-    let dtype = if is_wide { Dtype::F64 } else { Dtype::F32 };
-    let mut dims = [like.up.dims().to_vec(), like.down.dims().to_vec()];
-    (dims[0][1], dims[1][0]) = (rank, rank);
-    let stored = |dims: &[u64], matrix: &Array2<f64>| {
-        narrowed(dtype, dims, &matrix.iter().copied().collect::<Vec<f64>>())
-    };
-    let (up, down) = stored(&dims[0], up).zip(stored(&dims[1], down))?;
-    if !(is_finite(&up) && is_finite(&down)) {
-        return None;
-    }
-    let origin = Origin::default();
-    Some(Lora { up, down, scale: 1.0, origin, target: like.target.clone(), ..like.clone() })
-}
-
-/// Places, weights with dense updates, extents, and how factors read the target.
-type Elements<'a> = (Vec<usize>, Vec<(f64, Vec<f32>)>, Vec<u64>, Option<&'a Lora<'a>>);
-
-/// The dense updates of factors, `[out, in·k…]`.
-fn of_factors<'a>(updates: Updates<'a>) -> Elements<'a> {
-    let (mut places, mut tasks, mut dims) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, task) in updates.tasks {
-        let update = task.scaled_up(1.0).dot(&task.down);
-        dims = vec![update.nrows() as u64, update.ncols() as u64];
-        places.push(place);
-        tasks.push((task.weight, update.iter().map(|value| *value as f32).collect()));
-    }
-    (places, tasks, dims, updates.like)
-}
-
-/// The dense updates of other edits: differences as they are, replacements against the base.
-fn of_edits<'a>(context: &Context<'_, 'a>, touches: &[Touch<'a>]) -> Result<Elements<'a>, Fault> {
-    if touches.windows(2).any(|pair| !same_part(&pair[0], &pair[1])) {
-        return Err(Fault::exact("the edits mean different parts of the tensor"));
-    }
-    let (mut places, mut tasks, mut dims) = (Vec::new(), Vec::<(f64, Vec<f32>)>::new(), Vec::new());
-    for touch in touches {
-        let (own, update) = update(context, touch.edit)?;
-        if !dims.is_empty() && dims != own {
-            return Err(Fault::exact("the updates have other shapes"));
-        }
-        dims = own;
-        match tasks.last_mut().filter(|_| places.last() == Some(&touch.file)) {
-            // What an adapter has changed is no longer the base's.
-            Some(_) if !is_additive(touch.edit) => {
-                return Err(Fault::Undefined("it is replaced after it was changed".to_owned()));
-            }
-            Some((_, sum)) => sum.iter_mut().zip(&update).for_each(|(sum, value)| *sum += *value),
-            None => {
-                places.push(touch.file);
-                tasks.push((touch.weight, update));
-            }
-        }
-    }
-    Ok((places, tasks, dims, None))
 }

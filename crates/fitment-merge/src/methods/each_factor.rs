@@ -1,8 +1,9 @@
 //! A rule for elements on each factor by itself: what PEFT's combination types without `_svd` do.
 
-use super::driver::{elements, factors};
+use super::driver::elements;
 use super::{Dense, Elementwise, Factors, Params};
 use crate::exact::Fault;
+use crate::factors::matrices;
 use crate::gather::Touch;
 use fitment_core::model::Edit;
 use fitment_math::ndarray::Array2;
@@ -26,7 +27,12 @@ pub(super) fn merge(
             let reason = "one adapter changes it by several products, which have no factors in common";
             return Err(Fault::Undefined(reason.to_owned()));
         }
-        let (up, down) = factors(lora).ok_or_else(|| Fault::exact("the factors are no matrices"))?;
+        if lora.has_expert_axis() || lora.mid.is_some() {
+            let reason = "PEFT merges no factors of experts apart, nor those of a convolution with a core";
+            return Err(Fault::Undefined(reason.to_owned()));
+        }
+        let no_matrices = || Fault::exact("the factors are no matrices");
+        let (up, down) = matrices(lora).and_then(|mut all| all.pop()).ok_or_else(no_matrices)?;
         let [first, _] = *extents.get_or_insert([up.dim(), down.dim()]);
         if first.1 != up.ncols() {
             let reason = format!(

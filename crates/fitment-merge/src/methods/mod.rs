@@ -1,6 +1,7 @@
 //! Methods by name: one file each, and one line in [`METHODS`], from which help, README and explanations come.
 
 mod breadcrumbs;
+mod cart;
 mod combine;
 mod core_ties;
 mod cores;
@@ -23,6 +24,7 @@ mod nuslerp;
 mod params;
 mod peft_factors;
 mod ram;
+mod ramplus_tl;
 #[cfg(test)]
 mod sample;
 mod sce;
@@ -36,14 +38,15 @@ mod task_arithmetic;
 mod ties;
 mod tsv;
 mod update;
+mod updates;
 
 pub(crate) use driver::merge;
 pub use params::{Param, Params};
 pub(crate) use site::{Core, Dense, Failure, Task};
 
+pub(crate) use crate::factors::Factors;
 use crate::input::{Input, Limit};
 use fitment_core::model::Edit;
-use fitment_math::ndarray::Array2;
 use shares::Shares;
 
 /// A way to make one update of several.
@@ -118,9 +121,6 @@ pub(crate) enum Run {
 /// A rule for the elements of dense updates.
 pub(crate) type Elementwise = fn(&Dense<'_>) -> Result<Vec<f32>, Failure>;
 
-/// `up` `[out, r]` and `down` `[r, in]` of a result.
-pub(crate) type Factors = (Array2<f64>, Array2<f64>);
-
 /// Every method beside the exact sum, which needs no name.
 pub const METHODS: &[&Method] = &[
     &task_arithmetic::METHOD,
@@ -140,6 +140,7 @@ pub const METHODS: &[&Method] = &[
     &breadcrumbs::ELECTED,
     &sce::METHOD,
     &ram::METHOD,
+    &ramplus_tl::METHOD,
     &svd_peft::METHOD,
     &peft_factors::LINEAR,
     &peft_factors::MAGNITUDE_PRUNE,
@@ -147,6 +148,7 @@ pub const METHODS: &[&Method] = &[
     &peft_factors::DARE,
     &peft_factors::DARE_TIES,
     &tsv::METHOD,
+    &cart::METHOD,
     &iso::ISO_C,
     &iso::ISO_CTS,
     &core_ties::METHOD,

@@ -12,7 +12,7 @@ pub(super) const METHOD: Method = Method {
     run: Run::Dense(run),
 };
 
-const EPSILON: f64 = 1e-5;
+pub(super) const EPSILON: f64 = 1e-5;
 
 fn run(dense: &Dense<'_>) -> Result<Vec<f32>, Failure> {
     let epsilon = dense.params.epsilon.unwrap_or(EPSILON);

@@ -76,6 +76,7 @@ fn reference_numbers() {
         ("sce", both, Params::default(), [0.9, -0.495862, 0.195862, 0.8, -0.7, 0.2]),
         ("sce", both, half, [0.9, 0., 0., 0.8, -0.7, 0.]),
         ("ram", both, Params::default(), [0.2, -0.5, 0.2, 0.8, -0.3, 0.]),
+        ("ramplus-tl", both, Params::default(), [0.2, -0.5, 0.2, 0.816, -0.3, 0.]),
         // The paper's mean, and the same of weighted updates.
         ("ties", both, half, [0.9, -0.5, 0., 0.8, -0.7, 0.]),
         ("ties", peft, half, [0.54, -0.24, 0., 0.32, -0.42, 0.]),
