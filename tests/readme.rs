@@ -5,6 +5,7 @@
 use fitment_convert::FORMATS;
 use fitment_merge::METHODS;
 use fitment_tests::place::root;
+use fitment_validate::servers::SERVERS;
 use std::fs;
 
 fn text(path: &str) -> String {
@@ -59,6 +60,15 @@ fn the_table_of_methods_is_made_from_the_code() {
         table.push_str(&format!("| `{}` | {} | {on} | {rank} |\n", method.name, method.what));
     }
     assert_table("methods", &table);
+}
+
+#[test]
+fn the_table_of_servers_is_made_from_the_code() {
+    let mut table = "| `--for` | server | its rules were read in |\n|---|---|---|\n".to_owned();
+    for server in SERVERS {
+        table.push_str(&format!("| `{}` | {} | {} |\n", server.name, server.named(), server.source));
+    }
+    assert_table("servers", &table);
 }
 
 /// The table between two marks of the README is the one made here; `BLESS=1` puts it there.

@@ -52,6 +52,11 @@ fn readable() -> PossibleValuesParser {
     FORMATS.iter().filter(|format| format.read.is_some()).map(|format| format.name).collect::<Vec<_>>().into()
 }
 
+/// The servers whose rules are known, for `--for`.
+fn servers() -> PossibleValuesParser {
+    fitment_validate::servers::SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().into()
+}
+
 /// The formats that can be written, for `--to`.
 fn writable() -> PossibleValuesParser {
     FORMATS
@@ -155,6 +160,9 @@ pub(crate) struct Validate {
     /// Base checkpoint that the adapters must fit
     #[arg(long, value_name = "BASE")]
     pub(crate) base: Option<PathBuf>,
+    /// Server that shall load the adapters: what it refuses, ignores or computes otherwise are findings
+    #[arg(long = "for", value_name = "SERVER", value_parser = servers())]
+    pub(crate) servers: Vec<String>,
     /// Least severity that makes the exit code 1
     #[arg(long, value_name = "SEVERITY", default_value = "error")]
     pub(crate) fail_on: FailOn,

@@ -11,7 +11,7 @@ use fitment_core::checkpoint::Checkpoint;
 use fitment_core::finding::Code;
 use fitment_io::{AdapterFiles, CheckpointDir};
 use fitment_validate::output::{self, Style};
-use fitment_validate::{Input, Options, Outcome, Verdict, codes};
+use fitment_validate::{Input, Options, Outcome, Verdict, codes, servers};
 
 pub(crate) fn run(args: &Validate, console: Console) -> Run {
     if let Some(format) = args.format.filter(|_| console.json && !args.is_json()) {
@@ -21,7 +21,8 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
     if let Some(code) = &args.explain {
         return explain(code, console);
     }
-    let options = Options { allow: rules(&args.allow)?, deny: rules(&args.deny)? };
+    let servers = args.servers.iter().filter_map(|name| servers::find(name)).collect();
+    let options = Options { allow: rules(&args.allow)?, deny: rules(&args.deny)?, servers };
     let from = args.from.as_deref().map(open::format).transpose()?;
     let base = args.base.as_deref().map(open::base).transpose()?;
     let files: Vec<AdapterFiles> =

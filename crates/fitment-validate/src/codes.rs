@@ -4,7 +4,7 @@ use crate::rules;
 use fitment_convert::{FORMATS, torch};
 use fitment_core::finding::{Code, Rule, rules as format};
 
-/// Every rule, in order of its code within its group: container, manifest, edits, foreign formats, base.
+/// Every rule, in order of its code within its group: container, manifest, edits, foreign formats, base, servers.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
     let foreign = FORMATS.iter().filter_map(|format| format.checks).flat_map(|checks| checks.rules);
     format::ALL.iter().chain(foreign).chain(torch::rules::ALL).chain(rules::ALL)
@@ -76,6 +76,7 @@ mod tests {
                 ('F', "fastchat: "),
                 ('S', "slime: "),
                 ('X', "mlx: "),
+                ('V', "servers: "),
             ];
             let tool = tools.into_iter().find(|(group, _)| rule.code.0.starts_with(*group));
             let names_tool = |(_, tool): (char, &str)| rule.section.starts_with(tool);

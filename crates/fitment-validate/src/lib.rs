@@ -23,11 +23,13 @@
 //! | container, manifest, edits | `C…`, `M…`, `E…` | whether a Fitment file keeps its spec (rules of `fitment-core`) |
 //! | foreign formats | `P…`, `S…`, `T…` … | whether the files of an adapter of PEFT, slime … agree (rules of `fitment-convert`), and whether torch files are sound and harmless (rules of `fitment-torch`) |
 //! | base | `B…` | whether the adapter does anything, and fits the base ([`rules`]) |
+//! | servers | `V…` | whether a program that serves adapters makes of it what it says ([`servers`]) |
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`codes`] | one table of all rules, and what `--explain` says |
-//! | [`rules`] | the rules about effect and base |
+//! | [`rules`] | the rules about effect, base and servers |
+//! | [`servers`] | the servers, and what each makes of what an adapter may have |
 //! | [`coverage`] | names as module kinds × layers |
 //! | [`output`] | text, JSON, GitHub workflow commands, SARIF 2.1.0 |
 //!
@@ -47,6 +49,7 @@ mod foreign;
 mod outcome;
 pub mod output;
 pub mod rules;
+pub mod servers;
 mod validate;
 
 pub use error::Error;

@@ -1,10 +1,13 @@
 //! What a validation gives.
 
+use crate::servers::Server;
 use fitment_core::finding::{Code, Finding, Severity};
 
 /// What the caller decides about findings.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// The servers that shall load the adapter.
+    pub servers: Vec<&'static Server>,
     /// Codes whose findings are left out, and only counted.
     pub allow: Vec<Code>,
     /// Codes whose findings are errors; stronger than `allow`.
@@ -31,7 +34,7 @@ pub struct Outcome {
 }
 
 /// What was looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// The rules of the input's own format.
     pub format: bool,
@@ -41,6 +44,8 @@ pub struct Checked {
     pub base: bool,
     /// How many base tensors were compared with a recorded digest.
     pub digests: u64,
+    /// The servers whose rules were asked, by name.
+    pub servers: Vec<&'static str>,
 }
 
 /// The input is sound as far as it goes, but this version cannot make an adapter of it.
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn allowed_findings_are_only_counted() {
-        let options = Options { allow: vec![rules::B_MISSING.code], deny: vec![] };
+        let options = Options { allow: vec![rules::B_MISSING.code], ..Options::default() };
         let outcome = outcome(&options);
         assert_eq!((outcome.allowed, outcome.count(Severity::Error)), (1, 0));
         assert_eq!(outcome.verdict(Severity::Error), Verdict::Clean);
@@ -136,7 +141,7 @@ mod tests {
     #[test]
     fn denying_beats_allowing() {
         let code = rules::B_NO_BASE.code;
-        let outcome = outcome(&Options { allow: vec![code], deny: vec![code] });
+        let outcome = outcome(&Options { allow: vec![code], deny: vec![code], ..Options::default() });
         assert_eq!((outcome.allowed, outcome.count(Severity::Error)), (0, 2));
     }
 

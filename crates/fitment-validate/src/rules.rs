@@ -1,4 +1,4 @@
-//! The rules about an adapter as a whole and about its fit to a base. Those of the format itself stand in
+//! The rules about an adapter as a whole, about its fit to a base and about servers. Those of the format itself stand in
 //! `fitment_core::finding::rules`, those of foreign formats in `fitment-convert`.
 
 fitment_core::rule_table! {
@@ -23,4 +23,9 @@ fitment_core::rule_table! {
     B_AMBIGUOUS = "B019" Error "6" "Adapter and base together say which tensor each edit changes." => "See the message: what decides it depends on the case.";
     B_SITE = "B020" Error "5.6" "The base has the sites of interventions, with states of their width." => "The adapter was made for a model of another size: check --base.";
     B_UNSAID = "B021" Warning "5.6" "Files or options say all that the adapter does." => "Say it with the options that the message names: until then nothing of the weights is checked, and `fitment convert` refuses the adapter.";
+    V_REFUSED = "V001" Error "servers: loading" "The server loads the adapter." => "`fitment convert --to peft --preset servable` writes the form that all servers load; what that loses by name, only `fitment apply` keeps: serve its result as a model.";
+    V_IGNORED = "V002" Error "servers: loading" "The server uses all of the adapter." => "The server answers without a word of what it left out: `fitment apply` the adapter and serve the result, or leave out knowingly with `fitment convert --to peft --preset servable --allow-loss`.";
+    V_OTHERWISE = "V003" Error "servers: arithmetic" "The server computes what the adapter says." => "`fitment convert --to peft --preset servable` folds scales and ranks into the factors, where every server reads them alike.";
+    V_SETTING = "V004" Note "servers: settings" "The server's settings admit the adapter." => "Start the server with what the message names.";
+    V_UNKNOWN = "V005" Error "servers: loading" "What the adapter does is known, so that it can be held against a server's rules." => "Mend the other findings first, or give what they ask for.";
 }

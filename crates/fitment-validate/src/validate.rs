@@ -1,7 +1,7 @@
 use crate::base;
 use crate::error::Error;
 use crate::outcome::{Checked, Options, Outcome, Refusal};
-use crate::{effect, file, foreign, rules};
+use crate::{effect, file, foreign, rules, servers};
 use fitment_convert::each;
 use fitment_convert::{
     Checks, Error as ConvertError, Files, FormatId, ReadOptions, check_options, detect, torch_findings,
@@ -55,8 +55,8 @@ pub fn validate(
     check_options(format, &input.options)?;
     outcome.format = Some(format.to_string());
     let findings = match format.format().checks {
-        None => fitment(input, base, &mut outcome.checked)?,
-        Some(checks) => foreign(input, (format, checks), base, &mut outcome.checked)?,
+        None => fitment(input, base, options, &mut outcome.checked)?,
+        Some(checks) => foreign(input, (format, checks), base, options, &mut outcome.checked)?,
     };
     outcome.judge(findings, options);
     Ok(outcome)
@@ -89,6 +89,7 @@ fn container<'a>(input: &Input<'_, 'a>) -> Option<&'a [u8]> {
 fn fitment(
     input: &Input<'_, '_>,
     base: Option<&dyn Checkpoint>,
+    options: &Options,
     checked: &mut Checked,
 ) -> Result<Vec<Finding>, Error> {
     let Some((_, bytes)) = input.files.iter().next().filter(|_| input.files.len() == 1) else {
@@ -106,6 +107,7 @@ fn fitment(
             (checked.base, checked.digests) = (true, report.digests);
         }
     }
+    findings.extend(served((input, FormatId::Fitment), look.adapter.as_ref(), base, options, checked)?);
     findings.extend(no_base(look.adapter.as_ref(), base));
     Ok(findings)
 }
@@ -114,14 +116,47 @@ fn foreign(
     input: &Input<'_, '_>,
     format: (FormatId, Checks),
     base: Option<&dyn Checkpoint>,
+    options: &Options,
     checked: &mut Checked,
 ) -> Result<Vec<Finding>, Error> {
     let look = foreign::check(input, format, base)?;
     let weights = look.adapter.is_some();
-    *checked = Checked { format: !look.is_refused, weights, base: look.base, digests: 0 };
+    *checked = Checked { format: !look.is_refused, weights, base: look.base, ..Checked::default() };
     let mut findings = look.findings;
+    findings.extend(served((input, format.0), look.adapter.as_ref(), base, options, checked)?);
     findings.extend(look.adapter.as_ref().map(effect::check).unwrap_or_default());
     findings.extend(no_base(look.adapter.as_ref(), base));
+    Ok(findings)
+}
+
+/// What the servers make of it that the caller named.
+fn served(
+    (input, format): (&Input<'_, '_>, FormatId),
+    adapter: Option<&Adapter<'_>>,
+    base: Option<&dyn Checkpoint>,
+    options: &Options,
+    checked: &mut Checked,
+) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    for server in &options.servers {
+        let found = match adapter {
+            Some(adapter) => Some(servers::check(adapter, server, base)?),
+            None => {
+                let files = (input.files, input.options.adapter_name);
+                servers::check_files(files, (format, checked.format), server)
+            }
+        };
+        match found {
+            Some(found) => {
+                findings.extend(found);
+                checked.servers.push(server.name);
+            }
+            None => {
+                let message = format!("nothing was checked for {}", server.named());
+                findings.push(Finding::new(&rules::V_UNKNOWN, "", message));
+            }
+        }
+    }
     Ok(findings)
 }
 

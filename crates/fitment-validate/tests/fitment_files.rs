@@ -96,7 +96,8 @@ fn without_a_base_its_absence_is_noted() {
 #[test]
 fn a_note_can_be_denied_and_an_error_allowed() {
     let code = |text: &str| codes::find(text).unwrap().code;
-    let options = Options { allow: vec![code("b014"), code("E013")], deny: vec![code("B017")] };
+    let options =
+        Options { allow: vec![code("b014"), code("E013")], deny: vec![code("B017")], ..Options::default() };
     let zeros = fitment_core::to_bytes(&adapter(0.0)).unwrap();
     let found = outcome(&zeros, None, &options);
     assert_eq!((found.allowed, found.count(Severity::Error), found.findings.len()), (2, 1, 1));

@@ -7,7 +7,7 @@ use fitment_validate::{Checked, Outcome, Refusal, rules};
 use serde_json::Value;
 
 fn outcome(name: &str, findings: Vec<Finding>) -> Outcome {
-    let checked = Checked { format: true, weights: true, base: true, digests: 12 };
+    let checked = Checked { format: true, weights: true, base: true, digests: 12, servers: vec!["vllm"] };
     let files = vec!["adapter_config.json".into(), "adapter_model.safetensors".into()];
     Outcome {
         name: name.into(),
@@ -44,11 +44,11 @@ fn text_is_a_line_a_finding_and_help_once_a_code() {
       help: The adapter was made for another model, or names a layer that this one does not have: check --base. `fitment apply --skip GLOB` leaves targets out by name.
     note[B012] ./lo ra: hit: mlp.up_proj 0-3
       help: Nothing to do if this is what was trained.
-    ./lo ra: 2 errors, 1 note, 2 allowed; checked: format peft, weights, base, 12 digests
+    ./lo ra: 2 errors, 1 note, 2 allowed; checked: format peft, weights, base, 12 digests, for vllm
     not checked b\c:1,2.safetensors: peft_type LOHA: 100% other
       help: merge it
     b\c:1,2.safetensors: no findings; checked: nothing
-    sound: no findings; checked: format peft, weights, base, 12 digests
+    sound: no findings; checked: format peft, weights, base, 12 digests, for vllm
     "#);
 }
 
@@ -61,7 +61,7 @@ fn style_goes_around_its_part_only() {
     insta::assert_snapshot!(text(&[outcome("x", vec![finding])], &style), @"
     <e>error[B006]</e> x: a: b
       <h>help:</h> The base was cast after the adapter was made. `--allow-base-mismatch` of apply accepts it.
-    <s>x: 1 error; checked: format peft, weights, base, 12 digests</s>
+    <s>x: 1 error; checked: format peft, weights, base, 12 digests, for vllm</s>
     ");
 }
 
@@ -86,7 +86,10 @@ fn json_is_one_versioned_document() {
             "format": true,
             "weights": true,
             "base": true,
-            "digests": 12
+            "digests": 12,
+            "for": [
+              "vllm"
+            ]
           },
           "refusal": null,
           "findings": [
@@ -129,7 +132,8 @@ fn json_is_one_versioned_document() {
             "format": false,
             "weights": false,
             "base": false,
-            "digests": 0
+            "digests": 0,
+            "for": []
           },
           "refusal": {
             "message": "peft_type LOHA: 100% other",

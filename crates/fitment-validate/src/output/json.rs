@@ -16,18 +16,20 @@ struct Document<'o> {
 struct File<'o> {
     path: &'o str,
     format: Option<&'o str>,
-    checked: Checked,
+    checked: Checked<'o>,
     refusal: Option<Refusal<'o>>,
     findings: Vec<Entry<'o>>,
     counts: Counts,
 }
 
 #[derive(Serialize)]
-struct Checked {
+struct Checked<'o> {
     format: bool,
     weights: bool,
     base: bool,
     digests: u64,
+    #[serde(rename = "for")]
+    servers: &'o [&'static str],
 }
 
 #[derive(Serialize)]
@@ -64,7 +66,7 @@ pub fn json(outcomes: &[Outcome]) -> String {
 }
 
 fn file(outcome: &Outcome) -> File<'_> {
-    let checked = outcome.checked;
+    let checked = &outcome.checked;
     File {
         path: &outcome.name,
         format: outcome.format.as_deref(),
@@ -73,6 +75,7 @@ fn file(outcome: &Outcome) -> File<'_> {
             weights: checked.weights,
             base: checked.base,
             digests: checked.digests,
+            servers: &checked.servers,
         },
         refusal: outcome
             .refusal

@@ -108,7 +108,7 @@ fn summary(outcome: &Outcome) -> String {
 }
 
 fn checked(outcome: &Outcome) -> String {
-    let Checked { format, weights, base, digests } = outcome.checked;
+    let Checked { format, weights, base, digests, servers } = &outcome.checked;
     let format = format.then(|| match &outcome.format {
         Some(name) => format!("format {name}"),
         None => "format".to_owned(),
@@ -117,7 +117,8 @@ fn checked(outcome: &Outcome) -> String {
         format,
         weights.then(|| "weights".to_owned()),
         base.then(|| "base".to_owned()),
-        (digests > 0).then(|| format!("{digests} digests")),
+        (*digests > 0).then(|| format!("{digests} digests")),
+        (!servers.is_empty()).then(|| format!("for {}", servers.join(" and "))),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
