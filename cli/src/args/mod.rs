@@ -334,7 +334,7 @@ pub(crate) struct Diff {
 fn relative(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     let is_share = value > 0.0 && value < 1.0;
-    is_share.then_some(value).ok_or_else(|| "a relative error lies between 0 and 1".to_owned())
+    is_share.then_some(value).ok_or_else(|| "a relative error is above 0 and below 1".to_owned())
 }
 
 /// Forms of a diff; each is exact.

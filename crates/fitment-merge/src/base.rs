@@ -43,6 +43,7 @@ pub(crate) fn join(inputs: &[Input<'_>], options: &Options<'_>, culprits: &mut V
     }
     let Joiner { mut base, mut notes, mut other, .. } = joiner;
     notes.dedup();
+    notes.extend(strangers(&used));
     let at_hand = options.base.filter(|_| options.allow_base_mismatch);
     for (_, tensor) in tensors.values_mut() {
         if at_hand.is_some_and(|base| take(tensor, base)) {
@@ -57,6 +58,27 @@ pub(crate) fn join(inputs: &[Input<'_>], options: &Options<'_>, culprits: &mut V
     base.tensors = tensors.into_values().map(|(_, tensor)| tensor).collect();
     unbind(&mut base, &used, &mut notes);
     Joined { base, notes }
+}
+
+/// The first two adapters of which nothing tells whether they are for one model: no architecture that both record, no tensor
+/// that both touch, no base that both name.
+fn strangers(used: &[&Input<'_>]) -> Option<Note> {
+    let touched = |input: &Input<'_>| -> BTreeSet<Key> {
+        input.adapter.edits.iter().filter_map(Edit::target).map(key).collect()
+    };
+    let (first, others) = used.split_first()?;
+    let known = touched(first);
+    let is_stranger = |input: &&&Input<'_>| {
+        let (a, b) = (&first.adapter.base, &input.adapter.base);
+        let is_one_name = a.name.is_some() && a.name == b.name;
+        // Two that differ are refused.
+        let is_told = is_one_name || (a.architecture.is_some() && b.architecture.is_some());
+        let own = touched(input);
+        let has_both = !known.is_empty() && !own.is_empty();
+        has_both && !is_told && known.is_disjoint(&own)
+    };
+    let other = others.iter().find(is_stranger)?;
+    Some(Note::NothingShared { first: first.name.clone(), second: other.name.clone() })
 }
 
 /// Takes dtype and digests of the base at hand for what is recorded; whether they differ. What it lacks, or cannot
@@ -217,6 +239,8 @@ pub(crate) struct Held {
     pub(crate) dims: Vec<u64>,
     /// Its raw bytes, tensor by tensor for a bundle.
     pub(crate) bytes: Vec<u8>,
+    /// Their SHA-256, where it was asked for.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// A tensor of the base as it is.
@@ -225,6 +249,8 @@ pub(crate) struct Raw<'c> {
     pub(crate) dims: Vec<u64>,
     /// Tensor by tensor for a bundle.
     pub(crate) bytes: Cow<'c, [u8]>,
+    /// Their SHA-256, where it was asked for.
+    pub(crate) digest: Option<Digest>,
 }
 
 impl<'c> BaseView<'c> {
@@ -247,10 +273,10 @@ impl<'c> BaseView<'c> {
 
     /// A whole target of the base at hand in binary64, held against its digest.
     pub(crate) fn read(&self, target: &Target, reason: &str) -> Result<Held, Fault> {
-        let Raw { dtype, dims, bytes } = self.raw(target, reason)?;
+        let Raw { dtype, dims, bytes, digest } = self.raw(target, reason)?;
         let values = wide(dtype, &bytes)
             .ok_or_else(|| Fault::NotExact(format!("{dtype} is no weight to compute with")))?;
-        Ok(Held { values, dtype, dims, bytes: bytes.into_owned() })
+        Ok(Held { values, dtype, dims, bytes: bytes.into_owned(), digest })
     }
 
     /// A whole target of the base at hand as it is, all experts of a bundle one after the other; held against its digest.
@@ -276,8 +302,14 @@ impl<'c> BaseView<'c> {
                 }
             }
             match &mut all {
-                None => all = Some(Raw { dtype: info.dtype, dims: info.shape.dims().to_vec(), bytes }),
-                Some(all) => all.bytes.to_mut().extend_from_slice(&bytes),
+                None => {
+                    let (dtype, dims) = (info.dtype, info.shape.dims().to_vec());
+                    all = Some(Raw { dtype, dims, bytes, digest: digest.copied() });
+                }
+                Some(all) => {
+                    all.bytes.to_mut().extend_from_slice(&bytes);
+                    all.digest = None;
+                }
             }
         }
         let mut all = all.ok_or_else(|| Fault::NotExact("it is a bundle of no experts".to_owned()))?;

@@ -61,9 +61,9 @@ pub enum Culprit {
         /// The adapters that change it.
         names: Vec<String>,
     },
-    /// What the adapters do at a site, or to a key of the config, does not go together.
+    /// What the adapters do at a site, or to a key of the config, does not go together, or overflows.
     Apart {
-        /// The site or key.
+        /// The site, key or target.
         target: String,
         /// The adapters that act there.
         names: Vec<String>,

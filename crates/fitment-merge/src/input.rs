@@ -239,6 +239,13 @@ pub enum Note {
         /// The targets, at least one.
         targets: Vec<String>,
     },
+    /// Two adapters have no target in common, and nothing is recorded that tells whether their bases are one.
+    NothingShared {
+        /// The first adapter.
+        first: String,
+        /// Another.
+        second: String,
+    },
     /// Some adapters are not bound to a base: nor is the result.
     Unbound,
     /// The method says nothing of what is no update of its kind, such as interventions: that is merged exactly.
@@ -295,6 +302,10 @@ impl fmt::Display for Note {
                 )?;
                 named(f, targets)
             }
+            Note::NothingShared { first, second } => write!(
+                f,
+                "{first} and {second} have no target in common, and not both say what their base is: nothing tells whether they are for one model"
+            ),
             Note::Unbound => f.write_str("not all adapters are bound to a base, so the result is not either"),
             Note::Summed { targets } => {
                 write!(f, "merged exactly, as the method says nothing of what changes them: ")?;

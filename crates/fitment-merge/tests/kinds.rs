@@ -287,6 +287,24 @@ fn a_tensor_that_is_new_is_merged_exactly_and_named() {
 }
 
 #[test]
+fn adapters_that_may_be_of_two_models_are_told_of() {
+    let elsewhere = {
+        let (value, origin) = (tensor(&[6, 5], 4), Origin::default());
+        Edit::Add(Add { target: target("encoder.w"), scale: 1.0, value, exceptions: None, origin })
+    };
+    let mut adapters = [adapter(vec![add(tensor(&[6, 5], 3))]), adapter(vec![elsewhere])];
+    let is_told = |adapters: &[Adapter<'static>]| {
+        let notes = merged(adapters, &Options::default()).unwrap().notes;
+        notes.iter().any(|note| matches!(note, Note::NothingShared { .. }))
+    };
+    assert!(is_told(&adapters) && !is_told(&adapters[..1]));
+    for adapter in &mut adapters {
+        adapter.base.name = Some("one/model".to_owned());
+    }
+    assert!(!is_told(&adapters));
+}
+
+#[test]
 fn what_has_nothing_to_act_on_is_an_error() {
     let adapters = [adapter(vec![add(tensor(&[6, 5], 3))])];
     let of = |options: Options<'_>| merged(&adapters, &options).unwrap_err().to_string();

@@ -45,6 +45,9 @@ pub(super) fn merge<'a>(touches: &[Touch<'a>]) -> Result<Done<'a>, Fault> {
         }
     };
     let edits = slots.into_iter().map(edit).collect::<Result<Vec<_>, Fault>>()?;
+    if edits.iter().any(|edit| !multiplier(edit).is_finite()) {
+        return Err(Fault::Overflow("its multiplier times the weight overflows".to_owned()));
+    }
     Ok((edits, rounded))
 }
 
@@ -52,6 +55,20 @@ pub(super) fn merge<'a>(touches: &[Touch<'a>]) -> Result<Done<'a>, Fault> {
 fn is_like(a: &Touch<'_>, b: &Touch<'_>) -> bool {
     let (Edit::Lora(first), Edit::Lora(second)) = (a.edit, b.edit) else { return false };
     first.form == second.form && first.transposed == second.transposed && same_part(a, b)
+}
+
+fn multiplier(edit: &Edit<'_>) -> f64 {
+    match edit {
+        Edit::Lora(lora) => lora.scale,
+        Edit::Add(add) => add.scale,
+        Edit::SparseAdd(add) => add.scale,
+        Edit::Set(_)
+        | Edit::Remove(_)
+        | Edit::SparseSet(_)
+        | Edit::Bits(_)
+        | Edit::Config(_)
+        | Edit::Intervention(_) => 1.0,
+    }
 }
 
 /// The edit with its weight in its multiplier.

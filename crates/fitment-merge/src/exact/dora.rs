@@ -167,7 +167,7 @@ fn stored<'a>(
     total: &Array1<f64>,
     (first, dtype, rank): (&Lora<'a>, Dtype, usize),
 ) -> Result<Lora<'a>, Fault> {
-    let broken = || Fault::exact("the factors overflow");
+    let broken = Fault::factors_overflow;
     let values = |matrix: &Array2<f64>| matrix.iter().copied().collect::<Vec<f64>>();
     let mut dims = [first.up.dims().to_vec(), first.down.dims().to_vec()];
     (dims[0][1], dims[1][0]) = (rank as u64, rank as u64);

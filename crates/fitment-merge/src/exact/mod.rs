@@ -19,7 +19,7 @@ pub(crate) use elements::positions;
 use fitment_core::Adapter;
 use fitment_core::model::{ConfigEdit, Edit, TensorName};
 use std::collections::BTreeMap;
-pub(crate) use whole::corrected;
+pub(crate) use whole::{corrected, restored};
 
 /// What every part of the merge looks at.
 pub(crate) struct Context<'c, 'a> {
@@ -54,6 +54,8 @@ pub(crate) enum Fault {
     Undefined(String),
     /// A DoRA is told to a method.
     Magnitude,
+    /// A number is too large for the result's dtype.
+    Overflow(String),
     /// What is asked for, and what the base has.
     BaseAtHand(String, String),
     Failed(Error),
@@ -62,6 +64,10 @@ pub(crate) enum Fault {
 impl Fault {
     pub(crate) fn exact(reason: &str) -> Self {
         Fault::NotExact(reason.to_owned())
+    }
+
+    pub(crate) fn factors_overflow() -> Self {
+        Fault::Overflow("the factors overflow".to_owned())
     }
 }
 
@@ -154,6 +160,10 @@ pub(crate) fn culprit(context: &Context<'_, '_>, touches: &[Touch<'_>], fault: F
         Fault::BaseAtHand(expected, found) => Culprit::BaseAtHand { target, expected, found },
         Fault::NotExact(reason) => Culprit::NotExact { target, names, reason },
         Fault::Undefined(reason) => Culprit::Undefined { target, names, reason },
+        Fault::Overflow(reason) => {
+            let hint = Some("take smaller weights, or a smaller lambda");
+            Culprit::Apart { target, names, reason, hint }
+        }
         Fault::Magnitude => Culprit::Magnitude { target, names },
         Fault::Failed(error) => Culprit::NotExact { target, names, reason: error.to_string() },
     }

@@ -4,8 +4,8 @@ use super::change::{Change, Start};
 use super::{Context, Done, Fault};
 use crate::base::Held;
 use crate::numbers::common;
-use fitment_core::identity::sha256;
-use fitment_core::model::{Edit, Origin, Set, SetDtype, Target};
+use fitment_core::identity::{hex, sha256};
+use fitment_core::model::{Bits, Digest, Edit, Origin, Set, SetDtype, Target};
 use fitment_core::tensor::{Dtype, Tensor};
 use fitment_math::bits;
 use fitment_math::round::{narrow, narrowed, widened};
@@ -55,12 +55,17 @@ pub(super) fn merge<'a>(
             }
             Start::Bits(edit) => {
                 target.get_or_insert(&edit.target);
-                let base = base_of(context, &edit.target, &mut held, "a bit-exact change has no weight")?;
-                Part::of_base(weight, restored(base, &edit.z, edit.base)?, SetDtype::Stored, false)
+                let base = base_of(context, &edit.target, &mut held, BITS)?;
+                Part::of_base(
+                    weight,
+                    of_bytes(base, restored((base.dtype, &base.bytes, base.digest), edit)?)?,
+                    SetDtype::Stored,
+                    false,
+                )
             }
             Start::Corrected(add) => {
                 target.get_or_insert(&add.target);
-                let reason = "a difference with exceptions has no weight";
+                let reason = "differences with exceptions of several adapters, or one with a weight, depend on the base";
                 let base = base_of(context, &add.target, &mut held, reason)?;
                 Part::of_base(weight, corrected(base, add)?, SetDtype::Stored, false)
             }
@@ -206,15 +211,25 @@ fn base_of<'h>(
     held.as_ref().ok_or_else(|| Fault::NeedsBase(reason.to_owned()))
 }
 
-/// What a bit-exact change makes of the base.
-fn restored(base: &Held, payload: &Tensor<'_>, digest: [u8; 32]) -> Result<Tensor<'static>, Fault> {
-    if sha256(&base.bytes) != digest {
-        return Err(Fault::BaseAtHand("other content".to_owned(), "what it was not made for".to_owned()));
+/// Why a base is asked for.
+const BITS: &str = "bit-exact changes of several adapters, or one with a weight, depend on the base";
+
+/// What a bit-exact change makes of the base's bytes, which are given with their dtype, and their SHA-256 where that is known.
+///
+/// # Errors
+/// For any other base: it has no override (spec section 10).
+pub(crate) fn restored(
+    (dtype, bytes, digest): (Dtype, &[u8], Option<Digest>),
+    edit: &Bits<'_>,
+) -> Result<Vec<u8>, Fault> {
+    let found = digest.unwrap_or_else(|| sha256(bytes));
+    if found != edit.base {
+        let [asked, found] = [edit.base, found].map(|digest| format!("SHA-256 {}", hex(&digest)));
+        return Err(Fault::BaseAtHand(asked, found));
     }
-    let mut bytes = base.bytes.clone();
-    bits::decode(payload.bytes(), base.dtype, &mut bytes)
-        .map_err(|error| Fault::NotExact(error.to_string()))?;
-    of_bytes(base, bytes)
+    let mut restored = bytes.to_vec();
+    bits::decode(edit.z.bytes(), dtype, &mut restored).map_err(|error| Fault::NotExact(error.to_string()))?;
+    Ok(restored)
 }
 
 /// What a difference and its exceptions make of the base: the sum rounded once, then the exceptions.

@@ -256,7 +256,7 @@ pub(super) fn elements(run: Rule<'_>, dense: &Dense<'_>) -> Result<Vec<f32>, Fau
         return Err(Fault::Undefined("an update holds what is no finite number in F32".to_owned()));
     }
     let values = run(dense).map_err(|failure| fault(dense.name, failure))?;
-    if is_finite(&values) { Ok(values) } else { Err(Fault::exact("the result overflows")) }
+    if is_finite(&values) { Ok(values) } else { Err(Fault::Overflow("the result overflows".to_owned())) }
 }
 
 /// The result of a method of factors, of each matrix by itself.
@@ -276,7 +276,7 @@ fn of_core<'a>(
 
 /// Factors as an edit of the target.
 fn of_factors<'a>(updates: &LowRank<'a>, factors: &[Factors]) -> Result<Done<'a>, Fault> {
-    let edit = factors::edit(updates.like, factors).ok_or_else(|| Fault::exact("the factors overflow"))?;
+    let edit = factors::edit(updates.like, factors).ok_or_else(Fault::factors_overflow)?;
     Ok(Done { edits: vec![Edit::Lora(edit)], ..Done::default() })
 }
 

@@ -116,7 +116,7 @@ fn low_rank<'a>(
         _ => 0.0,
     };
     let factors: Vec<Factors> = all.into_iter().map(|(up, down, _)| (up, down)).collect();
-    let mut edit = back(&factors).ok_or_else(|| Fault::exact("the factors overflow"))?;
+    let mut edit = back(&factors).ok_or_else(Fault::factors_overflow)?;
     let errors = serde_json::json!({ "relative_error": relative_error, "largest_error": largest });
     edit.origin.extra.insert("approximation".to_owned(), errors);
     let (from, to) = (side as u64, edit.rank());

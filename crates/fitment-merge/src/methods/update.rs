@@ -2,11 +2,10 @@
 
 use super::stored::as_stored;
 use crate::base::Raw;
-use crate::exact::{Context, Fault, corrected, positions};
+use crate::exact::{Context, Fault, corrected, positions, restored};
 use crate::factors::matrices;
 use fitment_core::model::{Edit, Set};
 use fitment_core::tensor::{Dtype, Tensor};
-use fitment_math::bits;
 use fitment_math::ndarray::Array2;
 use fitment_math::round::wide;
 
@@ -57,9 +56,7 @@ pub(super) fn update(context: &Context<'_, '_>, edit: &Edit<'_>) -> Result<(Vec<
         }
         Edit::Bits(edit) => {
             let base = context.base.raw(&edit.target, "what a bit-exact change adds depends on the base")?;
-            let mut bytes = base.bytes.to_vec();
-            bits::decode(edit.z.bytes(), base.dtype, &mut bytes)
-                .map_err(|error| Fault::NotExact(error.to_string()))?;
+            let bytes = restored((base.dtype, &base.bytes, base.digest), edit)?;
             let values = difference((base.dtype, &bytes), (base.dtype, &base.bytes));
             Ok((base.dims, values.ok_or_else(no_weight)?))
         }
