@@ -130,6 +130,7 @@ fn every_expert_is_merged_as_if_it_were_alone() {
             assert_near(&found[at as usize * 30..][..30], &expected, method.name);
         }
     }
+    let alone = Lora { target: target("e.5.w"), ..expert(&both[0], 1) };
     // A bundle's experts are called what they are called in the base, also where a rank is asked for.
     let bundle = both.map(|lora| {
         let (name, experts) = ("e.{e}.w", Some(ExpertRange { start: 4, end: 7 }));
@@ -141,6 +142,12 @@ fn every_expert_is_merged_as_if_it_were_alone() {
     assert_eq!(added(&result).0, [3, 6, 5]);
     assert_eq!((result.truncated.len(), result.truncated[0].to), (1, 2));
     let dense = added(&merged(&bundle, &by("ties", Some(0.6))).unwrap()).1;
+    // One expert by its own name is not merged beside the bundle as if it were another tensor.
+    let apart = [bundle[0].clone(), adapter(vec![Edit::Lora(alone)])];
+    for name in ["ties", "iso-c", "slerp", "svd:peft"] {
+        let error = merged(&apart, &by(name, None)).unwrap_err().to_string();
+        assert!(error.contains("one expert by its own name"), "{name}: {error}");
+    }
     let near = added(&result).1;
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let off = norm(&mut dense.iter().zip(&near).map(|(a, b)| a - b)) / norm(&mut dense.iter().copied());

@@ -59,6 +59,12 @@ pub(crate) fn merge<'a>(
     let labels = labels(inputs);
     let schedule = Schedule::new(options.weights, labels.iter().map(String::as_str));
     let context = Context { inputs, base: BaseView::new(options.base, &joined.base) };
+    let met = gathered.met();
+    let meeting = gathered.tensors.iter().filter(|(key, _)| met.contains(*key));
+    culprits.extend(meeting.map(|(_, touches)| {
+        let reason = "one adapter changes a bundle of experts, another one expert by its own name";
+        exact::culprit(&context, touches, Fault::exact(reason))
+    }));
     let work: Vec<&Vec<Touch<'a>>> = gathered.tensors.values().collect();
     if let Some(limit) = options.limit.filter(|_| method.is_ranked()) {
         let whole: Vec<Truncated> = work.iter().filter_map(|touches| all_ranks(touches)).collect();

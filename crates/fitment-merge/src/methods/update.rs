@@ -51,6 +51,10 @@ pub(super) fn update(context: &Context<'_, '_>, edit: &Edit<'_>) -> Result<(Vec<
         }
         Edit::Set(set) if !set.create && !set.reshape => {
             let base = context.base.raw(&set.target, "what a replacement adds depends on the base")?;
+            if set.value.dims() != base.dims {
+                let shapes = format!("{:?} by {:?}", base.dims, set.value.dims());
+                return Err(Fault::Undefined(format!("it replaces {shapes}, which is no update")));
+            }
             let values = difference((set.value.dtype(), set.value.bytes()), (base.dtype, &base.bytes));
             Ok((base.dims, values.ok_or_else(no_weight)?))
         }
