@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fitment_convert::{FormatId, WriteOptions, write};
-use fitment_core::container::write_container;
+use fitment_core::container::{read_foreign, write_container};
 use fitment_core::model::Adapter;
 use fitment_core::tensor::Tensor;
 use fitment_io::{Access, CheckpointDir};
@@ -252,4 +252,56 @@ fn pyreft_opens_the_folders_that_are_written() {
         .collect();
     assert_eq!(far.len(), folders.len(), "{text}");
     assert!(far.iter().all(|(_, far)| *far <= 2e-6), "{text}");
+}
+
+#[test]
+fn mlx_lm_loads_and_fuses_what_is_written() {
+    // mlx-lm rounds a BF16 update, and the sum again.
+    const CASES: [(&str, f64); 7] = [
+        ("linear", 1e-6),
+        ("rslora", 1e-6),
+        ("patterns", 1e-6),
+        ("embedding", 1e-6),
+        ("lm_head", 1e-6),
+        ("dora_linear", 1e-6),
+        ("linear_bf16", 1e-2),
+    ];
+    let room = scratch();
+    let mut command = Command::new(peers_python());
+    command.arg(root().join("tests/peer/mlx_fuse.py"));
+    for (case, ..) in CASES {
+        let (from, to) = (fixture("peft").join(case), room.path().join(case));
+        fs::create_dir(&to).unwrap();
+        std::os::unix::fs::symlink(from.join("base"), to.join("base")).unwrap();
+        let (adapter, base) = (from.join("adapter"), from.join("base"));
+        run(&[
+            &"convert",
+            &adapter,
+            &"--to",
+            &"mlx",
+            &"-o",
+            &to.join("mlx"),
+            &"--base",
+            &base,
+            &"--allow-loss",
+        ]);
+        run(&[&"apply", &base, &adapter, &"-o", &to.join("merged")]);
+        command.arg(to);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), CASES.len());
+    for (line, (case, bound)) in lines.iter().zip(CASES) {
+        let file = fs::read(room.path().join(case).join("mlx/adapters.safetensors")).unwrap();
+        let container = read_foreign(&file).unwrap();
+        let modules = container.entries().iter().filter(|entry| entry.name.ends_with(".lora_a")).count();
+        // Every module that is written was taken.
+        assert_eq!((line["case"].as_str(), line["modules"].as_u64()), (Some(case), Some(modules as u64)));
+        assert!(line["difference"].as_f64().unwrap() <= bound, "{line}");
+    }
 }
