@@ -16,8 +16,9 @@ fn every_fixture_means_what_its_dump_says() {
     let mut count = 0;
     // The format of this project has its own vectors.
     let foreign = FORMATS.iter().filter(|format| format.checks.is_some());
-    let cases = foreign
-        .flat_map(|format| fs::read_dir(fixture(format.name)).unwrap().map(|entry| (format.id, entry)));
+    let folders = foreign.map(|format| (format.id, format.name)).chain([(FormatId::Gguf, "gguf-lora")]);
+    let cases =
+        folders.flat_map(|(id, folder)| fs::read_dir(fixture(folder)).unwrap().map(move |entry| (id, entry)));
     for (format, entry) in cases {
         let folder = entry.unwrap().path();
         let Ok(facts) = fs::read(folder.join("case.json")) else { continue };
@@ -32,12 +33,15 @@ fn every_fixture_means_what_its_dump_says() {
         }
         count += 1;
     }
-    assert!(count >= 96, "{count} fixtures");
+    assert!(count >= 113, "{count} fixtures");
     assert!(stale.is_empty(), "BLESS=1 rewrites the dumps of {stale:?}; read the diff");
 }
 
 fn describe(format: FormatId, folder: &Path, facts: &Value) -> String {
-    let adapter = ["adapter", "vector.gguf"].iter().map(|name| folder.join(name)).find(|path| path.exists());
+    let adapter = ["adapter", "vector.gguf", "lora.gguf"]
+        .iter()
+        .map(|name| folder.join(name))
+        .find(|path| path.exists());
     let files = AdapterFiles::load(&adapter.unwrap()).unwrap();
     let blobs = files.iter().collect();
     let base = facts["base"].as_str().map(|base| folder.join(base)).filter(|base| base.exists());

@@ -106,8 +106,14 @@ fn the_oracle_of_pickles_in_torch_files_holds() {
 
 #[test]
 fn the_gguf_oracle_holds() {
-    let files = files_below(&place::fixture("gguf"), &|name| name.ends_with(".gguf"));
-    assert!(files.len() >= 4);
+    let mut files = files_below(&place::fixture("gguf"), &|name| name.ends_with(".gguf"));
+    // Of LoRA, those that need no base.
+    let lora = files_below(&place::fixture("gguf-lora"), &|name| name == "lora.gguf");
+    let plain = ["gpt2", "qwen3", "qwen3_moe"];
+    files.extend(
+        lora.into_iter().filter(|path| plain.iter().any(|case| path.parent().unwrap().ends_with(case))),
+    );
+    assert!(files.len() >= 7);
     for path in files {
         damaged(&fs::read(&path).unwrap()).iter().for_each(|bytes| oracle::gguf(bytes));
     }

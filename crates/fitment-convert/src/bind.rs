@@ -21,6 +21,11 @@ const CONFIG_FACTS: &[&str] = &[
     "num_attention_heads",
     "num_key_value_heads",
     "head_dim",
+    "num_kv_heads",
+    "new_decoder_architecture",
+    "multi_query",
+    "num_local_experts",
+    "num_experts",
 ];
 
 /// Records in an adapter what it touches of a base: dtype, shape and SHA-256 of every target, architecture, config facts.

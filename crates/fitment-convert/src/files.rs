@@ -67,6 +67,8 @@ pub struct OutputFile<'a> {
 pub enum Content<'a> {
     /// Plain bytes.
     Bytes(Bytes<'a>),
+    /// Bytes that lie in several places, one behind the other.
+    Pieces(Vec<Bytes<'a>>),
     /// A safetensors container, written in canonical order.
     Container {
         /// `__metadata__`.
@@ -84,10 +86,12 @@ impl OutputFile<'_> {
     /// # Errors
     /// [`Error::Core`] when the sink fails, or when a container names a tensor twice.
     pub fn write_to(&self, out: &mut dyn Write) -> Result<(), Error> {
+        let put = |bytes: &Bytes<'_>, out: &mut dyn Write| {
+            out.write_all(bytes.as_slice()).map_err(|source| fitment_core::Error::Write { source })
+        };
         match &self.content {
-            Content::Bytes(bytes) => {
-                out.write_all(bytes.as_slice()).map_err(|source| fitment_core::Error::Write { source }.into())
-            }
+            Content::Bytes(bytes) => Ok(put(bytes, out)?),
+            Content::Pieces(pieces) => Ok(pieces.iter().try_for_each(|piece| put(piece, out))?),
             Content::Container { metadata, tensors } => {
                 let items = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
                 Ok(write_container(metadata, items, out)?)
@@ -100,6 +104,7 @@ impl OutputFile<'_> {
     pub fn byte_len(&self) -> u64 {
         match &self.content {
             Content::Bytes(bytes) => bytes.as_slice().len() as u64,
+            Content::Pieces(pieces) => pieces.iter().map(|piece| piece.as_slice().len() as u64).sum(),
             Content::Container { metadata, tensors } => {
                 let layout = Layout::canonical(
                     metadata.iter().map(|(key, text)| (key.as_str(), text.as_str())),

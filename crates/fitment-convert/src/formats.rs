@@ -159,7 +159,7 @@ pub const FORMATS: &[Format] = &[
         id: FormatId::Gguf,
         name: "gguf",
         title: "GGUF (llama.cpp, repeng)",
-        what: "control vectors",
+        what: "LoRA of the Llama, Mistral, Qwen 2 and 3, Gemma, Phi, GPT-2, NeoX and Falcon families, also of their experts; control vectors",
         looked_for: "one file that begins with GGUF",
         detect: gguf::detect,
         read: Some(gguf::read),

@@ -46,7 +46,7 @@
 //! | [`peft`] | Hugging Face PEFT, with its rules as codes |
 //! | [`pyreft`] | pyreft's interventions, with their rules |
 //! | [`adapters`] | AdapterHub's library, with its rules as codes |
-//! | [`gguf`] | llama.cpp's control vectors, with their rules |
+//! | [`gguf`] | llama.cpp's LoRA and control vectors, with their rules |
 //! | [`trl`] | TRL's sparse weight patches, with their rules |
 //! | [`fastchat`] | FastChat's folders of differences, with their rules |
 //! | [`slime`] | slime's disk deltas, with their rules as codes |

@@ -95,6 +95,15 @@ pub enum Loss {
         /// How many elements are not what they were.
         elements: u64,
     },
+    /// The written format has a number for the scale that is not as fine as ours: it is the nearest one.
+    ScaleRounded {
+        /// The first target.
+        target: String,
+        /// What is written.
+        alpha: f32,
+        /// How many targets.
+        targets: usize,
+    },
     /// The carried config no longer says what the adapter does; a new one is written.
     ConfigRemade {
         /// What differs.
@@ -134,6 +143,8 @@ impl Loss {
             | Loss::AssumedHeadless { .. }
             | Loss::AssumedNames { .. }
             | Loss::RankPadded { .. }
+            // No more than every engine that computes in F32 rounds it by.
+            | Loss::ScaleRounded { .. }
             | Loss::ConfigRemade { .. }
             | Loss::FactsLeft { .. } => false,
         }
@@ -156,6 +167,7 @@ impl Loss {
             Loss::NotHeld { .. } => "not_held",
             Loss::RankPadded { .. } => "rank_padded",
             Loss::Rounded { .. } => "rounded",
+            Loss::ScaleRounded { .. } => "scale_rounded",
             Loss::ConfigRemade { .. } => "config_remade",
             Loss::FactsLeft { .. } => "facts_left",
         }
@@ -217,6 +229,10 @@ impl fmt::Display for Loss {
             Loss::Rounded { target, to, elements } => {
                 write!(f, "{elements} elements of {target} are rounded to {to}")
             }
+            Loss::ScaleRounded { target, alpha, targets } => write!(
+                f,
+                "the scale is rounded to that of alpha {alpha}, the nearest number of 32 bits ({targets}, such as {target})"
+            ),
             Loss::ConfigRemade { reason } => write!(f, "the config is made anew: {reason}"),
             Loss::FactsLeft { what } => write!(f, "{what} is left out"),
         }

@@ -14,6 +14,7 @@ use crate::bind::unmapped;
 use crate::error::{Clash, Error};
 use crate::tying::{Tied, find_tied};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
+use fitment_core::model::TensorName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -84,6 +85,25 @@ impl Names {
     /// The tied tensors that a name belongs to.
     pub(crate) fn tied_with(&self, name: &str) -> Option<&Tied> {
         self.tied.iter().find(|tied| tied.holds(name))
+    }
+
+    /// Of tied tensors, those that are among these names on disk: with the names of their other uses.
+    ///
+    /// # Errors
+    /// A name that no tensor can have.
+    pub(crate) fn other_uses<'n>(
+        &self,
+        targets: impl Iterator<Item = &'n str> + Clone,
+    ) -> Result<BTreeMap<TensorName, Vec<TensorName>>, Error> {
+        let mut uses = BTreeMap::new();
+        for tied in self.tied.iter().filter(|tied| !tied.absent.is_empty()) {
+            let Some(disk) = self.on_disk(&tied.owner) else { continue };
+            if targets.clone().any(|target| target == disk) {
+                let others = tied.absent.iter().map(TensorName::new).collect::<Result<_, _>>()?;
+                uses.insert(TensorName::new(disk)?, others);
+            }
+        }
+        Ok(uses)
     }
 
     fn of_index(index: BTreeMap<String, String>, base: &dyn Checkpoint) -> Self {

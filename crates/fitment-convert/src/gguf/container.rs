@@ -52,26 +52,55 @@ impl<'a> Container<'a> {
     /// # Errors
     /// The first breach, in the order of the bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Finding> {
-        let limited = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];
-        let mut cursor = Cursor { bytes: limited, at: 0 };
-        let (tensor_count, metadata_count) = preamble(&mut cursor)?;
-        let metadata = metadata(&mut cursor, metadata_count)?;
-        let alignment = alignment(&metadata)?;
-        let table = table(&mut cursor, tensor_count)?;
-        let head_len = aligned(cursor.at, alignment)
-            .filter(|end| table.is_empty() || *end <= bytes.len() as u64)
-            .ok_or_else(|| breach(&rules::G_TRUNCATED, "", "the file ends before its tensor data"))?;
+        let Head { metadata, alignment, lines, len } = Head::parse(bytes)?;
+        let head_len =
+            aligned(len, alignment)
+                .filter(|end| lines.is_empty() || *end <= bytes.len() as u64)
+                .ok_or_else(|| breach(&rules::G_TRUNCATED, "", "the file ends before its tensor data"))?;
         let head = &bytes[..usize_of(head_len.min(bytes.len() as u64))];
-        let padding = &head[usize_of(cursor.at)..];
+        let padding = &head[usize_of(len)..];
         if padding.iter().any(|byte| *byte != 0) {
             return Err(breach(&rules::G_COVER, "", "the padding before the tensor data is not zero"));
         }
-        let (tensors, tail) = place(&bytes[head.len()..], table, alignment)?;
+        let (tensors, tail) = place(&bytes[head.len()..], lines, alignment)?;
         Ok(Container { head, metadata, tensors, tail })
     }
 
     /// The value of a metadata key.
     pub fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+}
+
+/// What stands before the tensor data.
+pub(super) struct Head {
+    /// Metadata in the order of the file.
+    pub(super) metadata: Vec<(String, Value)>,
+    /// Tensors start at its multiples.
+    pub(super) alignment: u64,
+    /// The table of tensors.
+    pub(super) lines: Vec<Line>,
+    /// Bytes up to the padding.
+    len: u64,
+}
+
+impl Head {
+    /// Reads as much of a file.
+    ///
+    /// # Errors
+    /// As [`Container::parse`].
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Finding> {
+        let limited = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];
+        let mut cursor = Cursor { bytes: limited, at: 0 };
+        let (tensor_count, metadata_count) = preamble(&mut cursor)?;
+        let metadata = metadata(&mut cursor, metadata_count)?;
+        let alignment = alignment(&metadata)?;
+        let lines = table(&mut cursor, tensor_count)?;
+        Ok(Self { metadata, alignment, lines, len: cursor.at })
+    }
+
+    /// The value of a metadata key.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 }
@@ -85,15 +114,8 @@ pub(super) fn is_gguf(bytes: &[u8]) -> bool {
     bytes.starts_with(b"GGUF")
 }
 
-/// The alignment that a header asks for.
-pub(super) fn alignment_of(head: &[u8]) -> Option<u64> {
-    let mut cursor = Cursor { bytes: head, at: 0 };
-    let (_, count) = preamble(&mut cursor).ok()?;
-    alignment(&metadata(&mut cursor, count).ok()?).ok()
-}
-
 /// The next multiple.
-fn aligned(at: u64, alignment: u64) -> Option<u64> {
+pub(super) fn aligned(at: u64, alignment: u64) -> Option<u64> {
     at.checked_next_multiple_of(alignment)
 }
 
@@ -185,12 +207,12 @@ fn alignment(metadata: &[(String, Value)]) -> Result<u64, Finding> {
 }
 
 /// A line of the tensor table.
-struct Line {
-    name: String,
-    dtype: Dtype,
-    dims: Vec<u64>,
-    len: u64,
-    offset: u64,
+pub(super) struct Line {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) dims: Vec<u64>,
+    pub(super) len: u64,
+    pub(super) offset: u64,
 }
 
 fn table(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<Line>, Finding> {
@@ -225,14 +247,15 @@ fn table(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<Line>, Finding> {
 }
 
 /// The type numbers of `ggml.h`.
+const TYPES: &[(u32, Dtype)] = &[(0, Dtype::F32), (1, Dtype::F16), (28, Dtype::F64), (30, Dtype::BF16)];
+
 fn dtype(kind: u32) -> Option<Dtype> {
-    match kind {
-        0 => Some(Dtype::F32),
-        1 => Some(Dtype::F16),
-        28 => Some(Dtype::F64),
-        30 => Some(Dtype::BF16),
-        _ => None,
-    }
+    TYPES.iter().find(|(number, _)| *number == kind).map(|(_, dtype)| *dtype)
+}
+
+/// The number of a plain float type.
+pub(super) fn kind(dtype: Dtype) -> Option<u32> {
+    TYPES.iter().find(|(_, known)| *known == dtype).map(|(number, _)| *number)
 }
 
 /// The tensors, and the padding behind the last.

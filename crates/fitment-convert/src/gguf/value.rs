@@ -58,13 +58,67 @@ impl Value {
     }
 }
 
+impl Value {
+    /// Its type on disk.
+    fn kind(&self) -> ValueType {
+        ValueType(match self {
+            Value::U8(_) => 0,
+            Value::I8(_) => 1,
+            Value::U16(_) => 2,
+            Value::I16(_) => 3,
+            Value::U32(_) => 4,
+            Value::I32(_) => 5,
+            Value::F32(_) => 6,
+            Value::Bool(_) => 7,
+            Value::Text(_) => 8,
+            Value::List(_) => 9,
+            Value::U64(_) => 10,
+            Value::I64(_) => 11,
+            Value::F64(_) => 12,
+        })
+    }
+
+    /// Writes type and value.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.kind().0.to_le_bytes());
+        self.encode_bare(out);
+    }
+
+    /// Writes the value. A list has the type of its first; an empty one says that it is of bytes.
+    fn encode_bare(&self, out: &mut Vec<u8>) {
+        match self {
+            Value::U8(n) => out.extend(n.to_le_bytes()),
+            Value::I8(n) => out.extend(n.to_le_bytes()),
+            Value::U16(n) => out.extend(n.to_le_bytes()),
+            Value::I16(n) => out.extend(n.to_le_bytes()),
+            Value::U32(n) => out.extend(n.to_le_bytes()),
+            Value::I32(n) => out.extend(n.to_le_bytes()),
+            Value::F32(n) => out.extend(n.to_le_bytes()),
+            Value::Bool(n) => out.push(u8::from(*n)),
+            Value::Text(text) => encode_text(text, out),
+            Value::List(values) => {
+                out.extend(values.first().map_or(0, |value| value.kind().0).to_le_bytes());
+                out.extend((values.len() as u64).to_le_bytes());
+                values.iter().for_each(|value| value.encode_bare(out));
+            }
+            Value::U64(n) => out.extend(n.to_le_bytes()),
+            Value::I64(n) => out.extend(n.to_le_bytes()),
+            Value::F64(n) => out.extend(n.to_le_bytes()),
+        }
+    }
+}
+
+/// Writes a text behind its length.
+pub(super) fn encode_text(text: &str, out: &mut Vec<u8>) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
 /// Type of a metadata value on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ValueType(pub(super) u32);
 
 impl ValueType {
-    pub(super) const I32: ValueType = ValueType(5);
-    pub(super) const TEXT: ValueType = ValueType(8);
     pub(super) const LIST: ValueType = ValueType(9);
 
     /// Bytes of one value; of a text or a list the least it can take. `None` for a type that GGUF does not have.

@@ -37,7 +37,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         return Err(Error::Malformed { findings: errors });
     }
     let (kept, mut losses) = beside(files, &folder, options.keep_files);
-    let (names, renamed) = places(&folder, options.base)?;
+    let Places { names, tied, renamed } = places(&folder, options.base)?;
     losses.extend(renamed);
     let (mut edits, mut tensors) = (Vec::new(), Vec::new());
     for (module, unit) in &folder.units {
@@ -57,6 +57,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     let mut adapter = Adapter {
         base: Base {
             name: options.base_name.map(str::to_owned).or(folder.config.model.clone()),
+            tied,
             ..Base::default()
         },
         edits,
@@ -93,12 +94,19 @@ fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
     }
 }
 
+/// Where the tensors of the adapter are in the base.
+#[derive(Default)]
+struct Places {
+    /// Name in the class → name on disk.
+    names: BTreeMap<String, String>,
+    /// Name on disk → its other uses.
+    tied: BTreeMap<TensorName, Vec<TensorName>>,
+    renamed: Option<Loss>,
+}
+
 /// The names of the base for those of the adapter, where there is a base.
-fn places(
-    folder: &Folder<'_>,
-    base: Option<&dyn Checkpoint>,
-) -> Result<(BTreeMap<String, String>, Option<Loss>), Error> {
-    let Some(base) = base else { return Ok((BTreeMap::new(), None)) };
+fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<Places, Error> {
+    let Some(base) = base else { return Ok(Places::default()) };
     let of_unit = |(module, unit): (&String, &Unit<'_>)| Want {
         name: format!("{module}.weight"),
         // MLX has no Conv1D: what is stored transposed is of another tool's layout.
@@ -126,7 +134,8 @@ fn places(
         to: to.clone(),
         targets: names.iter().filter(moved).count(),
     });
-    Ok((names, renamed))
+    let tied = found.other_uses(names.values().map(String::as_str))?;
+    Ok(Places { names, tied, renamed })
 }
 
 /// The weight's extents by the shapes of its factors.

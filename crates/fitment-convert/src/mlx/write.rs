@@ -3,11 +3,11 @@ use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
 use crate::pass::pad::padded;
+use crate::pass::scale::scaled;
 use crate::write::{WriteOptions, Written};
 use fitment_core::model::{Edit, Lora, LoraForm, NormOf, Set, Target};
 use fitment_core::tensor::{Bytes, Tensor};
 use fitment_core::{Adapter, json};
-use fitment_math::round::{narrowed, widened};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -160,18 +160,6 @@ fn factors<'a>(
         tensors.push((format!("{module}.m"), value.map_err(|_| unfit())?));
     }
     Ok(tensors)
-}
-
-/// A factor times a number, and how many elements were rounded for that.
-fn scaled(tensor: &Tensor<'_>, ratio: f64) -> Option<(Tensor<'static>, u64)> {
-    let values: Vec<f64> = widened(tensor)?.into_iter().map(|value| value * ratio).collect();
-    let stored = narrowed(tensor.dtype(), tensor.dims(), &values)?;
-    let back = widened(&stored)?;
-    if back.iter().any(|value| !value.is_finite()) {
-        return None;
-    }
-    let rounded = back.iter().zip(&values).filter(|(back, value)| back != value).count();
-    Some((stored, rounded as u64))
 }
 
 /// The config that the adapter came with.

@@ -1,4 +1,10 @@
 //! Passes from model to model, which formats share.
 
+pub(crate) mod experts;
 pub mod fold;
+pub(crate) mod gather;
 pub(crate) mod pad;
+pub(crate) mod rows;
+pub(crate) mod scale;
+pub(crate) mod sum;
+pub(crate) mod whole;

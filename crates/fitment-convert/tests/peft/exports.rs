@@ -107,7 +107,7 @@ fn export(edits: Vec<Edit<'static>>) -> (Vec<Loss>, Value, Vec<String>) {
     let config = serde_json::from_slice(&bytes(&written)["adapter_config.json"]).unwrap();
     let keys = written.files.iter().find_map(|file| match &file.content {
         Content::Container { tensors, .. } => Some(tensors.iter().map(|(name, _)| name.clone()).collect()),
-        Content::Bytes(_) | Content::Torch(_) => None,
+        Content::Bytes(_) | Content::Pieces(_) | Content::Torch(_) => None,
     });
     let losses = written.losses.into_iter().filter(|loss| loss.id() != "assumed_names").collect();
     (losses, config, keys.unwrap())

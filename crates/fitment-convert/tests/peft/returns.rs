@@ -19,7 +19,7 @@ fn parts(written: &Written<'_>) -> Parts {
         match file.content {
             Content::Container { .. } => tensors.extend(tensors_of(&bytes)),
             Content::Torch(_) => tensors.extend(torch_tensors_of(&bytes)),
-            Content::Bytes(_) => {}
+            Content::Bytes(_) | Content::Pieces(_) => {}
         }
         files.insert(file.path.clone(), bytes);
     }

@@ -5,6 +5,7 @@ use super::{alpha, config};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
+use crate::pass::experts::apart;
 use crate::pass::pad::padded;
 use crate::peft::folder::{CONFIG, WEIGHTS};
 use crate::peft::tokens::as_listed;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Makes a PEFT folder of an adapter.
 pub(super) fn export<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+    let adapter = &Adapter { edits: apart(&adapter.edits), ..adapter.clone() };
     let mut export = Export { adapter, base: options.base, draft: Draft::default(), dora: has_dora(adapter) };
     // Factors first: what else there is of a module depends on whether it has them.
     for edit in &adapter.edits {
@@ -68,7 +70,7 @@ impl<'a> Export<'_, 'a> {
         if target.component.is_some() {
             Some("PEFT folders hold an adapter of a single model")
         } else if target.experts.is_some() {
-            Some("PEFT's expert tensors are not written yet")
+            Some("PEFT knows experts only as modules, and adapts them only by LoRA")
         } else if !target.slice.is_empty() {
             Some("PEFT adapts whole tensors, not slices of them")
         } else if target.when.is_some() {

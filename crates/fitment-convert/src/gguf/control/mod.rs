@@ -1,5 +1,11 @@
 //! Control vectors: `direction.N` is added to the output of block N, for every token.
 
+mod read;
+mod write;
+
+pub(super) use read::read;
+pub(super) use write::write;
+
 use super::container::{Container, Entry};
 use super::rules;
 use super::value::Value;
@@ -9,8 +15,8 @@ use std::collections::BTreeSet;
 
 pub(super) const ARCHITECTURE: &str = "general.architecture";
 pub(super) const CONTROL_VECTOR: &str = "controlvector";
-pub(super) const MODEL_HINT: &str = "controlvector.model_hint";
-pub(super) const LAYER_COUNT: &str = "controlvector.layer_count";
+const MODEL_HINT: &str = "controlvector.model_hint";
+const LAYER_COUNT: &str = "controlvector.layer_count";
 const PREFIX: &str = "direction.";
 
 /// The value of `general.architecture`.
@@ -21,14 +27,14 @@ pub(super) fn architecture<'c>(container: &'c Container<'_>) -> Option<&'c str> 
 /// The block that a tensor steers.
 ///
 /// llama.cpp (`common_control_vector_load_one`) reads the number with `stoi` and refuses 0: block 0 cannot be steered.
-pub(super) fn layer(name: &str) -> Option<u64> {
+fn layer(name: &str) -> Option<u64> {
     let number = name.strip_prefix(PREFIX)?;
     let is_plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
     number.parse().ok().filter(|layer| is_plain && *layer <= u64::from(u32::MAX))
 }
 
 /// The tensor's name for a block.
-pub(super) fn name(layer: u64) -> String {
+fn name(layer: u64) -> String {
     format!("{PREFIX}{layer}")
 }
 

@@ -1,0 +1,266 @@
+use super::super::architectures::Architecture;
+use super::super::facts::Facts;
+use super::check::{Contents, Pair};
+use super::{A, B, EMBEDDING};
+use crate::bind::bind;
+use crate::error::Error;
+use crate::loss::Loss;
+use crate::names::{Fit, Want, resolve};
+use crate::pass::gather::gathered;
+use crate::pass::rows::undone;
+use crate::read::ReadOptions;
+use crate::tying::is_vocabulary_module;
+use fitment_core::Adapter;
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::limits::MAX_EXPERTS;
+use fitment_core::model::{
+    About, Base, BaseTensor, Edit, ExpertRange, Lora, LoraForm, Origin, Phase, Source, Target, TensorName,
+    When,
+};
+use fitment_core::tensor::{Shape, Tensor};
+use serde_json::Map;
+use std::collections::BTreeMap;
+
+/// Reads the contents of a sound file: a `lora` for each pair.
+///
+/// # Errors
+/// [`Error::Ambiguous`] where rows are in an order that depends on numbers of the base, and neither base nor file has them;
+/// those of a base that does not fit.
+pub(in crate::gguf) fn read<'a>(
+    contents: &Contents<'a>,
+    source: Source<'a>,
+    options: &ReadOptions<'_>,
+) -> Result<(Adapter<'a>, Vec<Loss>), Error> {
+    let facts = known(contents, options.base)?;
+    let mut losses = Vec::new();
+    let Places { names, tied, renamed } = match options.base {
+        Some(base) => places(contents, &facts, base)?,
+        None => Places::default(),
+    };
+    losses.extend(renamed);
+    let (mut edits, mut tensors) = (Vec::new(), Vec::new());
+    for pair in &contents.pairs {
+        let (lora, dims) = lora(pair, contents, &facts, &names)?;
+        tensors.push(expected(&lora.target, &dims));
+        edits.push(Edit::Lora(lora));
+    }
+    let mut adapter = Adapter {
+        base: Base { name: options.base_name.map(str::to_owned), tied, ..Base::default() },
+        edits,
+        source: Some(source),
+        about: About::default(),
+        extra: Map::new(),
+    };
+    match options.base {
+        Some(base) => bind(&mut adapter, base)?,
+        None => {
+            tensors.sort_by(|a: &BaseTensor, b| (&a.name, a.experts).cmp(&(&b.name, b.experts)));
+            losses.push(Loss::Unbound { targets: tensors.len() });
+            adapter.base.tensors = tensors;
+        }
+    }
+    Ok((adapter, losses))
+}
+
+/// What is known of the base: from its config, where there is one, else from the file.
+fn known(contents: &Contents<'_>, base: Option<&dyn Checkpoint>) -> Result<Facts, Error> {
+    let Some(config) = base.and_then(|base| base.config()) else { return Ok(contents.facts) };
+    let own = contents.facts.architecture;
+    match Facts::of_config(config) {
+        Ok(facts) if facts.architecture.name == own.name => Ok(facts.or(Some(&contents.facts))),
+        other => {
+            let found = match other {
+                Ok(facts) => facts.architecture.name.to_owned(),
+                Err(model) => model.unwrap_or_else(|| "a model that does not say its type".to_owned()),
+            };
+            Err(Error::Mismatch {
+                culprits: vec![crate::error::Clash {
+                    target: "general.architecture".to_owned(),
+                    expected: own.name.to_owned(),
+                    found,
+                }],
+            })
+        }
+    }
+}
+
+/// Where the tensors of the adapter are in the base.
+#[derive(Default)]
+struct Places {
+    /// Name in the class → name on disk.
+    names: BTreeMap<String, String>,
+    /// Name on disk → its other uses.
+    tied: BTreeMap<TensorName, Vec<TensorName>>,
+    renamed: Option<Loss>,
+}
+
+/// The names of the base on disk for those of transformers' classes.
+fn places(contents: &Contents<'_>, facts: &Facts, base: &dyn Checkpoint) -> Result<Places, Error> {
+    let want = |pair: &Pair<'_>| {
+        let module = module(facts.architecture, pair)?.replacen("{e}", "0", 1);
+        let dims = extents(pair);
+        Ok(Want {
+            name: format!("{module}.weight"),
+            fit: match (facts.architecture.conv1d && pair.stem != EMBEDDING, &dims[..]) {
+                (true, &[out, input]) => Fit::Exact(vec![input, out]),
+                _ => Fit::Exact(dims),
+            },
+            may_create: false,
+            is_vocabulary: is_vocabulary_module(&module),
+        })
+    };
+    let wants = contents.pairs.iter().map(want).collect::<Result<Vec<_>, Error>>()?;
+    let found = resolve(&wants, base)?;
+    let place = |want: &Want| {
+        let disk = found.on_disk(&want.name).unwrap_or(&want.name);
+        (want.name.clone(), disk.to_owned())
+    };
+    let names: BTreeMap<String, String> = wants.iter().map(place).collect();
+    let moved = |(name, disk): &(&String, &String)| name != disk;
+    let renamed = names.iter().find(moved).map(|(from, to)| Loss::Renamed {
+        from: from.clone(),
+        to: to.clone(),
+        targets: names.iter().filter(moved).count(),
+    });
+    let tied = found.other_uses(names.values().map(String::as_str))?;
+    Ok(Places { names, tied, renamed })
+}
+
+fn module(architecture: &Architecture, pair: &Pair<'_>) -> Result<String, Error> {
+    architecture.module(&pair.stem).ok_or_else(|| Error::Unsupported {
+        what: pair.stem.clone(),
+        reason: format!("{} has no such tensor", architecture.name),
+        hint: super::super::rules::G_NAME.remedy.to_owned(),
+    })
+}
+
+/// Extents of the matrix `[out, in]`, of an expert's where there are several.
+fn extents(pair: &Pair<'_>) -> Vec<u64> {
+    let axis =
+        |tensor: &Tensor<'_>, from_end: usize| tensor.dims().iter().rev().nth(from_end).copied().unwrap_or(0);
+    match pair.stem == EMBEDDING {
+        true => vec![axis(&pair.a, 1), axis(&pair.b, 1)],
+        false => vec![axis(&pair.b, 1), axis(&pair.a, 0)],
+    }
+}
+
+fn lora<'a>(
+    pair: &Pair<'a>,
+    contents: &Contents<'a>,
+    facts: &Facts,
+    names: &BTreeMap<String, String>,
+) -> Result<(Lora<'a>, Vec<u64>), Error> {
+    let unfit = |reason: &str| Error::Unsupported {
+        what: format!("{}.weight", pair.stem),
+        reason: reason.to_owned(),
+        hint: super::super::rules::G_FACTORS.remedy.to_owned(),
+    };
+    let module = module(facts.architecture, pair)?;
+    let is_embedding = pair.stem == EMBEDDING;
+    let (mut up, down) = match is_embedding {
+        true => (pair.a.clone(), pair.b.transposed().ok_or_else(|| unfit("its factors are no matrices"))?),
+        false => (pair.b.clone(), pair.a.clone()),
+    };
+    if let Some(sources) = rows(facts, &pair.stem, extents(pair)[0])? {
+        let sources: Vec<Option<usize>> = undone(&sources).into_iter().map(Some).collect();
+        let axis = up.dims().len().saturating_sub(2);
+        up = gathered(&up, axis, &sources).ok_or_else(|| unfit("its rows cannot be put in order"))?;
+    }
+    // Of all tensors, llama.cpp takes it from there.
+    let rank = pair.b.dims().last().copied().unwrap_or(1);
+    let alpha = f64::from(contents.alpha);
+    let transposed = facts.architecture.conv1d && pair.stem.starts_with("blk.");
+    let parts = if is_embedding { [A, B] } else { [B, A] };
+    let keys = ["up", "down"].into_iter().zip(parts.map(|part| format!("{}{part}", pair.stem)));
+    let lora = Lora {
+        target: target(&module, pair, contents, names)?,
+        form: LoraForm::Matrix,
+        transposed,
+        // Ranks are extents of tensors in memory: far below 2^53.
+        scale: if alpha == 0.0 { 1.0 } else { alpha / rank as f64 },
+        up,
+        down,
+        mid: None,
+        magnitude: None,
+        origin: Origin {
+            alpha: (alpha != 0.0).then_some(alpha),
+            rank: Some(rank),
+            keys: keys.map(|(role, key)| (role.to_owned(), key)).collect(),
+            ..Origin::default()
+        },
+    };
+    let mut dims = extents(pair);
+    if transposed {
+        dims.reverse();
+    }
+    Ok((lora, dims))
+}
+
+fn target(
+    module: &str,
+    pair: &Pair<'_>,
+    contents: &Contents<'_>,
+    names: &BTreeMap<String, String>,
+) -> Result<Target, Error> {
+    let first = format!("{}.weight", module.replacen("{e}", "0", 1));
+    let disk = names.get(&first).unwrap_or(&first);
+    let mut experts = None;
+    let mut name = disk.clone();
+    if module.contains("{e}") {
+        let count = pair.a.dims().first().copied().unwrap_or(0);
+        if count > MAX_EXPERTS {
+            return Err(Error::Unsupported {
+                what: format!("{}.weight", pair.stem),
+                reason: format!("{count} experts, {MAX_EXPERTS} are read"),
+                hint: super::super::rules::G_FACTORS.remedy.to_owned(),
+            });
+        }
+        name = disk.replacen(".experts.0.", ".experts.{e}.", 1);
+        experts = Some(ExpertRange { start: 0, end: count });
+    }
+    let when = (!contents.invocation_tokens.is_empty())
+        .then(|| When { phase: Phase::EveryForward, after_tokens: contents.invocation_tokens.clone() });
+    Ok(Target { experts, when, ..Target::whole(TensorName::new(name)?) })
+}
+
+fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
+    BaseTensor {
+        unchanged: false,
+        component: None,
+        name: target.name.clone(),
+        experts: target.experts,
+        dtype: None,
+        shape: Shape::new(dims).ok(),
+        digests: Vec::new(),
+        extra: Map::new(),
+    }
+}
+
+/// For each row in GGUF its row in transformers; `None` for the same.
+///
+/// # Errors
+/// [`Error::Ambiguous`] where the numbers of heads are not known; [`Error::Mismatch`] where so many rows are not of so many heads.
+pub(super) fn rows(facts: &Facts, stem: &str, rows: u64) -> Result<Option<Vec<usize>>, Error> {
+    let architecture = facts.architecture;
+    let order = architecture.order(stem, &facts.numbers).map_err(|number| Error::Ambiguous {
+        what: format!("{stem}.weight"),
+        reason: format!(
+            "llama.cpp has its rows in another order, which depends on the number of {number}, and nothing says that"
+        ),
+        hint: "name the base with --base: a Hugging Face folder with its config.json".to_owned(),
+    })?;
+    let Some(order) = order else { return Ok(None) };
+    let wanted = facts.numbers.head_width.and_then(|width| order.heads().checked_mul(width));
+    let sources = order.sources(rows).filter(|_| wanted.is_none_or(|wanted| wanted == rows));
+    let sources = sources.ok_or_else(|| Error::Mismatch {
+        culprits: vec![crate::error::Clash {
+            target: format!("{stem}.weight"),
+            expected: format!("{rows} rows"),
+            found: match wanted {
+                Some(wanted) => format!("{wanted}, by the numbers in its config"),
+                None => format!("heads that {rows} is no multiple of"),
+            },
+        }],
+    })?;
+    Ok(Some(sources))
+}

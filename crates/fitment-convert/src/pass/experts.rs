@@ -1,0 +1,109 @@
+//! Experts of a mixture: one stack of factors, or factors for each.
+
+use super::pad::padded;
+use super::sum::{Product, alike, rescaled};
+use fitment_core::model::{Edit, Lora, LoraForm, Target, TensorName};
+use fitment_core::tensor::{Bytes, Shape, Tensor};
+
+/// One of the tensors along the first axis.
+pub(crate) fn taken<'a>(stack: &Tensor<'a>, index: u64) -> Option<Tensor<'a>> {
+    let (count, dims) = stack.dims().split_first()?;
+    let shape = Shape::new(dims).ok()?;
+    let len = usize::try_from(shape.byte_len(stack.dtype()).ok()?).ok()?;
+    let start = usize::try_from(index).ok().filter(|_| index < *count)?.checked_mul(len)?;
+    let range = start..start.checked_add(len)?;
+    let bytes = match stack.data() {
+        Bytes::Borrowed(bytes) => Bytes::Borrowed(bytes.get(range)?),
+        Bytes::Shared(bytes) => Bytes::Shared(bytes.get(range)?.into()),
+    };
+    Tensor::new(stack.dtype(), shape, bytes).ok()
+}
+
+/// Edits with a low-rank one of a bundle as one of each expert's tensor, for formats that know experts only as modules. Those with a
+/// magnitude stay as they are.
+pub(crate) fn apart<'a>(edits: &[Edit<'a>]) -> Vec<Edit<'a>> {
+    let each = |edit: &Edit<'a>| match edit {
+        Edit::Lora(lora) => each(lora).unwrap_or_else(|| vec![edit.clone()]),
+        _ => vec![edit.clone()],
+    };
+    edits.iter().flat_map(each).collect()
+}
+
+/// The edits of a bundle's experts; `None` for an edit of something else.
+fn each<'a>(lora: &Lora<'a>) -> Option<Vec<Edit<'a>>> {
+    let range = lora.target.experts?;
+    if lora.form != LoraForm::Matrix || lora.magnitude.is_some() {
+        return None;
+    }
+    let one = |(index, name): (u64, String)| {
+        let target = Target { experts: None, name: TensorName::new(name).ok()?, ..lora.target.clone() };
+        let (up, down) = (taken(&lora.up, index)?, taken(&lora.down, index)?);
+        Some(Edit::Lora(Lora { target, up, down, ..lora.clone() }))
+    };
+    (0..range.count()).zip(lora.target.base_names()).map(one).collect()
+}
+
+/// The updates of all experts as one of stacked factors, `[E, out, r]` and `[E, r, in]`: the largest rank and the scale of the
+/// first that there is. An expert without one gets zeros. Gives also how many elements were rounded for the scale.
+///
+/// `None` when there is none at all, or when they do not fit each other.
+pub(crate) fn stacked(experts: &[Option<Product<'_>>]) -> Option<(Product<'static>, u64)> {
+    let first = experts.iter().flatten().next()?;
+    let rank = experts.iter().flatten().map(Product::rank).max()?;
+    let zeros = |tensor: &Tensor<'_>| {
+        let bytes = vec![0; tensor.bytes().len()];
+        Tensor::owned(tensor.dtype(), tensor.shape().clone(), bytes).ok()
+    };
+    let (mut ups, mut downs, mut rounded) = (Vec::new(), Vec::new(), 0);
+    for expert in experts {
+        let (up, down) = match expert {
+            Some(product) => {
+                let (up, elements) = rescaled(&product.up, product.scale, first.scale)?;
+                rounded += elements;
+                padded(&up, &product.down, rank)?
+            }
+            None => {
+                let (up, down) = padded(&first.up, &first.down, rank)?;
+                (zeros(&up)?, zeros(&down)?)
+            }
+        };
+        ups.push(up.into_owned());
+        downs.push(down.into_owned());
+    }
+    Some((Product { up: stack(alike(ups)?)?, down: stack(alike(downs)?)?, scale: first.scale }, rounded))
+}
+
+/// Equal tensors along a new first axis.
+fn stack(tensors: Vec<Tensor<'_>>) -> Option<Tensor<'static>> {
+    let first = tensors.first()?;
+    if tensors.iter().any(|tensor| tensor.shape() != first.shape()) {
+        return None;
+    }
+    let dims = [&[tensors.len() as u64], first.dims()].concat();
+    let bytes: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.bytes()).copied().collect();
+    Tensor::owned(first.dtype(), Shape::new(&dims).ok()?, bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{stacked, taken};
+    use crate::pass::sum::Product;
+    use fitment_core::tensor::Dtype;
+    use fitment_math::round::{narrowed, widened};
+
+    #[test]
+    fn missing_experts_are_zero_and_ranks_are_padded() {
+        let product = |rank: u64, scale| Product {
+            up: narrowed(Dtype::F32, &[1, rank], &vec![3.0; rank as usize]).unwrap(),
+            down: narrowed(Dtype::F32, &[rank, 2], &vec![5.0; 2 * rank as usize]).unwrap(),
+            scale,
+        };
+        let (stack, rounded) = stacked(&[None, Some(product(1, 2.0)), Some(product(2, 4.0))]).unwrap();
+        assert_eq!((stack.scale, rounded), (2.0, 0));
+        assert_eq!(stack.up.dims(), [3, 1, 2]);
+        assert_eq!(widened(&stack.up).unwrap(), [0.0, 0.0, 3.0, 0.0, 6.0, 6.0]);
+        let last = taken(&stack.down, 2).unwrap();
+        assert_eq!((last.dims(), widened(&last).unwrap()), (&[2, 2][..], vec![5.0; 4]));
+        assert!(taken(&stack.down, 3).is_none() && stacked(&[None]).is_none());
+    }
+}
