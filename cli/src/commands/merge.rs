@@ -6,10 +6,12 @@ use crate::args::{AtOneSite, Merge};
 use crate::console::{Console, Exit, Failure, Run};
 use crate::weighted::Weighted;
 use anyhow::anyhow;
-use fitment_convert::{Converted, FormatId, WriteOptions};
+use fitment_convert::Converted;
+use fitment_convert::each::each;
+use fitment_core::Draft;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::tensor::Bytes;
-use fitment_io::{AdapterFiles, Room};
+use fitment_io::{AdapterFiles, PieceSink, Room};
 use fitment_merge::{
     Culprit, Error, Input, Limit, Merged, Method, Options, Params, SiteRule, Truncated, method,
 };
@@ -104,15 +106,11 @@ fn write(
     weighted: &[Weighted],
     merged: &Merged<'_>,
 ) -> Result<u64, Failure> {
-    let written = fitment_convert::write(&merged.adapter, FormatId::Fitment, &WriteOptions::default())
-        .map_err(|error| open::of_convert(error, output))?;
-    let [file] = &written.files[..] else {
-        return Err(Failure::from(anyhow!("the Fitment writer gave {} files", written.files.len())));
-    };
+    let draft = Draft::of(&merged.adapter).map_err(|error| open::of_convert(error.into(), output))?;
     let inputs: Vec<&Path> = weighted.iter().map(|adapter| adapter.path.as_path()).collect();
-    let len = file.byte_len();
-    fitment_io::write_file_atomic(output, len, (args.force, &inputs), &|out| Ok(file.write_to(out)?))
-        .map_err(of_io)?;
+    let len = draft.byte_len();
+    let write = |sink: &PieceSink<'_>| Ok(draft.write(&each, sink)?);
+    fitment_io::write_pieces_atomic(output, len, (args.force, &inputs), &write).map_err(of_io)?;
     Ok(len)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::check::{self, Depth, Report};
 use crate::container::{self, Container};
+use crate::draft::layout;
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Severity};
 use crate::manifest::{self, Encoded};
@@ -88,11 +89,7 @@ pub fn to_bytes(adapter: &Adapter<'_>) -> Result<Vec<u8>> {
 
 /// A header that no reader would take is not written either.
 fn header_fault(encoded: &Encoded<'_>) -> Option<Finding> {
-    let text = encoded.text();
-    let layout = container::Layout::canonical(
-        [("fitment", text.as_str())],
-        encoded.tensors.iter().map(|(name, t)| (name.clone(), t.dtype(), t.shape().clone())),
-    );
+    let layout = layout(&encoded.text(), &encoded.tensors);
     let (found, limit) = (layout.head.len() as u64 - 8, crate::limits::MAX_HEADER_BYTES);
     let message = || format!("the header would have {found} bytes, at most {limit} are allowed");
     (found > limit).then(|| Finding::new(&crate::finding::rules::C_HEADER_LIMIT, "", message()))
@@ -111,7 +108,14 @@ pub fn encode_checked<'a>(adapter: &Adapter<'a>) -> Result<Encoded<'a>> {
 /// # Errors
 /// As [`encode_checked`].
 pub fn encode_checked_each<'a>(adapter: &Adapter<'a>, each: check::Each<'_>) -> Result<Encoded<'a>> {
-    let encoded = manifest::encode_each(adapter, each);
+    checked(manifest::encode_each(adapter, each))
+}
+
+/// The same, when it keeps every structural rule.
+///
+/// # Errors
+/// [`Error::Malformed`] with the first breach.
+pub(crate) fn checked(encoded: Encoded<'_>) -> Result<Encoded<'_>> {
     let stored = check::stored_of(&encoded);
     let mut findings = check::check_manifest(&encoded.manifest, &stored, Depth::Structure, &check::in_order);
     drop(stored);

@@ -54,6 +54,7 @@
 pub mod check;
 pub mod checkpoint;
 pub mod container;
+mod draft;
 mod error;
 mod file;
 pub mod finding;
@@ -67,6 +68,7 @@ pub mod payload;
 pub mod tensor;
 
 pub use check::{Depth, Report, check};
+pub use draft::{Draft, PieceSink};
 pub use error::{Error, Result};
 pub use file::{encode_checked, encode_checked_each, is_fitment, read, read_checked, to_bytes, write};
 pub use finding::{Finding, Severity};

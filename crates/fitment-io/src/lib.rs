@@ -40,7 +40,10 @@ mod spool;
 mod sys;
 
 pub use adapter::AdapterFiles;
-pub use atomic::{FolderFile, WriteContent, write_file_atomic, write_folder_atomic};
+pub use atomic::{
+    FolderFile, PieceSink, WriteContent, WritePieces, write_file_atomic, write_folder_atomic,
+    write_pieces_atomic,
+};
 pub use base::{Access, CheckpointDir};
 pub use error::{Error, Result};
 pub use output::{CheckpointOutput, ConfigEdit, Finished, OutputOptions};

@@ -7,7 +7,7 @@ use fitment_core::checkpoint::{Checkpoint, CheckpointSink, OutputTensor, TensorI
 use fitment_core::tensor::{Dtype, Shape};
 use fitment_io::{
     Access, CheckpointDir, CheckpointOutput, Error, FolderFile, OutputOptions, write_file_atomic,
-    write_folder_atomic,
+    write_folder_atomic, write_pieces_atomic,
 };
 use serde_json::json;
 use std::fs;
@@ -224,6 +224,27 @@ fn temporaries_of_dead_runs_are_removed_and_those_of_living_ones_kept() {
     assert!(found.contains(&".out.partial-notes".to_owned()));
     assert_eq!(found.len(), 4, "{found:?}");
     drop(living);
+}
+
+#[test]
+fn pieces_of_any_order_make_a_whole_file_or_none() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("x.fitment.safetensors");
+    write_pieces_atomic(&file, 5, (false, &[]), &|sink| {
+        sink(3, b"lo")?;
+        Ok(sink(0, b"hel")?)
+    })
+    .unwrap();
+    assert_eq!(fs::read(&file).unwrap(), b"hello");
+    let broken = write_pieces_atomic(&file, 5, (true, &[]), &|sink| {
+        sink(0, b"new")?;
+        Err("the source is broken".into())
+    });
+    assert_eq!(line(&broken.unwrap_err(), root.path()).rsplit(": ").next(), Some("the source is broken"));
+    assert_eq!(fs::read(&file).unwrap(), b"hello");
+    let beyond = write_pieces_atomic(&file, 5, (true, &[]), &|sink| Ok(sink(u64::MAX - 1, b"new")?));
+    assert!(matches!(beyond.unwrap_err(), Error::Io { .. } | Error::Source { .. }));
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }
 
 #[test]

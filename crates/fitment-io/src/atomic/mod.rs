@@ -7,9 +7,13 @@ pub(crate) use place::Place;
 pub(crate) use staging::Staging;
 
 use crate::error::{Error, Result};
+use crate::output::WriteBack;
+use crate::sys;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Writes one file's content.
 pub type WriteContent<'w> =
@@ -40,6 +44,53 @@ pub fn write_file_atomic(
     place.check_space(len)?;
     let (staging, file) = Staging::file(place)?;
     write_content(staging.path(), &file, write)?;
+    staging.commit()
+}
+
+/// Takes bytes that belong at a place in a file, from any thread.
+pub type PieceSink<'s> = dyn Fn(u64, &[u8]) -> std::io::Result<()> + Sync + 's;
+
+/// Writes one file's content, in pieces of any order.
+pub type WritePieces<'w> =
+    dyn Fn(&PieceSink<'_>) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> + 'w;
+
+/// [`write_file_atomic`] of what is made piece by piece; the disk begins to write while pieces are still made.
+///
+/// # Errors
+/// As [`write_file_atomic`].
+pub fn write_pieces_atomic(
+    target: &Path,
+    len: u64,
+    (force, inputs): (bool, &[&Path]),
+    write: &WritePieces<'_>,
+) -> Result<()> {
+    /// Bytes after which the disk is told to go on.
+    const STEP: u64 = 8 << 20;
+    let place = Place::file(target, force, inputs)?;
+    place.check_space(len)?;
+    let (staging, file) = Staging::file(place)?;
+    let (file, write_back) = (Arc::new(file), WriteBack::start());
+    let failure: OnceLock<std::io::Error> = OnceLock::new();
+    let written = AtomicU64::new(0);
+    let sink = |at: u64, bytes: &[u8]| {
+        sys::write_at(&file, bytes, at).inspect_err(|error| {
+            let same = error.raw_os_error().map(std::io::Error::from_raw_os_error);
+            same.into_iter().for_each(|error| drop(failure.set(error)));
+        })?;
+        let before = written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if before / STEP != (before + bytes.len() as u64) / STEP {
+            write_back.request(&file);
+        }
+        Ok(())
+    };
+    if let Err(source) = write(&sink) {
+        let path = staging.path();
+        return Err(match failure.into_inner() {
+            Some(failure) => Error::io(path, "write")(failure),
+            None => Error::Source { path: path.to_owned(), source },
+        });
+    }
+    file.sync_all().map_err(Error::io(staging.path(), "write"))?;
     staging.commit()
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use shard::{OutputShard, assign};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use write_back::WriteBack;
+pub(crate) use write_back::WriteBack;
 
 /// A value to set in the carried `config.json`: keys from the outermost object to the value, and the value.
 pub type ConfigEdit = (Vec<String>, Value);
