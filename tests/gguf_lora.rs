@@ -47,7 +47,7 @@ fn with_peft(case: &Path, then: impl FnOnce(&Adapter<'_>, &CheckpointDir)) {
 }
 
 fn written(adapter: &Adapter<'_>, base: Option<&dyn Checkpoint>) -> (Vec<u8>, Vec<Loss>) {
-    let written = write(adapter, FormatId::Gguf, &WriteOptions { base }).unwrap();
+    let written = write(adapter, FormatId::Gguf, &WriteOptions::on(base)).unwrap();
     let mut bytes = Vec::new();
     written.files[0].write_to(&mut bytes).unwrap();
     assert_eq!(written.files[0].byte_len(), bytes.len() as u64);
@@ -134,7 +134,7 @@ fn applied_it_is_the_same_from_every_format() {
             for bytes in [ours, fs::read(case.join("lora.gguf")).unwrap()] {
                 let back = read(&one(&bytes), &options).unwrap().adapter;
                 assert!(applied(&back, base) == wanted, "{}", case.display());
-                let peft = write(&back, FormatId::Peft, &WriteOptions { base: Some(base) }).unwrap();
+                let peft = write(&back, FormatId::Peft, &WriteOptions::on(Some(base))).unwrap();
                 assert!(losing(&peft.losses).is_empty(), "{}: {:?}", case.display(), peft.losses);
                 let folder: Vec<(String, Vec<u8>)> = peft.files.iter().map(bytes_of).collect();
                 let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
@@ -158,7 +158,7 @@ fn a_tied_embedding_is_changed_at_both_ends_as_export_lora_does() {
     assert!(!changed.contains_key("lm_head.weight"));
     assert!(ours.iter().zip(merged).all(|(a, b)| (a - b).abs() <= 1e-6), "both uses see it");
     // PEFT says it of both modules.
-    let peft = write(&adapter, FormatId::Peft, &WriteOptions { base: Some(&base) }).unwrap();
+    let peft = write(&adapter, FormatId::Peft, &WriteOptions::on(Some(&base))).unwrap();
     let folder: Vec<(String, Vec<u8>)> = peft.files.iter().map(bytes_of).collect();
     let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
     let around = applied(&read(&files, &options).unwrap().adapter, &base);

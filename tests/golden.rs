@@ -82,7 +82,7 @@ fn describe(format: FormatId, folder: &Path, facts: &Value) -> String {
                     .for_each(|loss| text.push_str(&format!("loss {}: {loss}\n", loss.id())));
                 for format in FORMATS.iter().filter(|format| format.write.is_some()) {
                     let written =
-                        fitment_convert::write(&converted.adapter, format.id, &WriteOptions { base });
+                        fitment_convert::write(&converted.adapter, format.id, &WriteOptions::on(base));
                     let losses = match written {
                         Ok(written) => written.losses.iter().map(ToString::to_string).collect(),
                         Err(error) => vec![format!("refused: {error}")],

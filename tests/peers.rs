@@ -45,7 +45,7 @@ fn foreign_peft(file: &Path, base: &Path, folder: &Path) -> Option<PathBuf> {
     let mut adapter: Adapter<'_> = fitment_core::read(&bytes).unwrap();
     adapter.source = None;
     let base = CheckpointDir::open(base, Access::Map).unwrap();
-    let written = write(&adapter, FormatId::Peft, &WriteOptions { base: Some(&base) }).ok()?;
+    let written = write(&adapter, FormatId::Peft, &WriteOptions::on(Some(&base))).ok()?;
     if written.losses.iter().any(|loss| loss.changes_function()) {
         return None;
     }

@@ -1,21 +1,28 @@
 //! What servers make of every fixture of PEFT. `BLESS=1` rewrites `fixtures/peft/servers.txt`; the diff is to be read.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_convert::{FormatId, ReadOptions};
+use fitment_apply::{Input as Applied, Options as ApplyOptions, Plan, execute};
+use fitment_convert::{Files, FormatId, Loss, OutputFile, Preset, ReadOptions, WriteOptions, read, write};
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::{Adapter, Severity};
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
+use fitment_tests::compare::{Distance, distance};
 use fitment_tests::place::fixture;
+use fitment_tests::sink::Sink;
 use fitment_validate::servers::{SERVERS, Server, find};
 use fitment_validate::{Input, Options, Outcome, validate};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 fn judged(folder: &Path, name: Option<&str>, base: Option<&Path>, server: &'static Server) -> Outcome {
     let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
     let files = files.iter().collect();
     let base = base.map(|base| CheckpointDir::open(base, Access::Map).unwrap());
-    let base = base.as_ref().map(|base| base as &dyn fitment_core::checkpoint::Checkpoint);
+    let base = base.as_ref().map(|base| base as &dyn Checkpoint);
     let options = ReadOptions { from: Some(FormatId::Peft), adapter_name: name, ..ReadOptions::default() };
     let input = Input { name: "adapter", files: &files, options };
     validate(&input, base, &Options { servers: vec![server], ..Options::default() }).unwrap()
@@ -31,27 +38,35 @@ fn told(outcome: &Outcome) -> Vec<String> {
     of_servers.map(line).collect()
 }
 
-#[test]
-fn every_fixture_is_judged_for_every_server() {
-    let mut text = String::new();
+/// Folder, adapter's name and base of every case of PEFT.
+fn peft_cases() -> Vec<(PathBuf, Option<String>, Option<PathBuf>)> {
     let mut folders: Vec<_> =
         fs::read_dir(fixture("peft")).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
+    let mut cases = Vec::new();
     for folder in folders {
         let Ok(facts) = fs::read(folder.join("case.json")) else { continue };
         let facts: Value = serde_json::from_slice(&facts).unwrap();
         let base = facts["base"].as_str().map(|base| folder.join(base)).filter(|base| base.exists());
-        let names: Vec<Option<&str>> = match facts["adapters"].as_object() {
-            Some(adapters) => adapters.keys().map(|name| Some(name.as_str())).collect(),
+        let names: Vec<Option<String>> = match facts["adapters"].as_object() {
+            Some(adapters) => adapters.keys().cloned().map(Some).collect(),
             None => vec![None],
         };
-        for name in names {
-            let case = folder.file_name().unwrap().to_string_lossy();
-            writeln!(text, "{case}{}", name.map(|name| format!(" {name}")).unwrap_or_default()).unwrap();
-            for server in SERVERS.iter().filter(|server| server.takes == FormatId::Peft) {
-                for line in told(&judged(&folder, name, base.as_deref(), server)) {
-                    writeln!(text, "  {line}").unwrap();
-                }
+        cases.extend(names.into_iter().map(|name| (folder.clone(), name, base.clone())));
+    }
+    cases
+}
+
+#[test]
+fn every_fixture_is_judged_for_every_server() {
+    let mut text = String::new();
+    for (folder, name, base) in peft_cases() {
+        let case = folder.file_name().unwrap().to_string_lossy();
+        let which = name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        writeln!(text, "{case}{which}").unwrap();
+        for server in SERVERS.iter().filter(|server| server.takes == FormatId::Peft) {
+            for line in told(&judged(&folder, name.as_deref(), base.as_deref(), server)) {
+                writeln!(text, "  {line}").unwrap();
             }
         }
     }
@@ -82,4 +97,67 @@ fn rules_are_whole_sentences_and_servers_have_names_of_their_own() {
             assert!(!rule.how.ends_with('.') && !rule.how.is_empty(), "{}: {}", server.name, rule.how);
         }
     }
+}
+
+fn applied(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> BTreeMap<String, Vec<u8>> {
+    let inputs = [Applied { adapter, weight: 1.0, name: "a".to_owned() }];
+    let plan = Plan::new(&inputs, base, &ApplyOptions::default()).unwrap();
+    let sink = Sink::new(base);
+    execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).unwrap();
+    sink.into_written()
+}
+
+/// Files by their paths.
+type Folder = Vec<(String, Vec<u8>)>;
+
+/// The adapter of a case as it is written for servers, and how far it is then from itself.
+fn servable(folder: &Path, name: Option<&str>, base: &dyn Checkpoint) -> Option<(Folder, Distance)> {
+    let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+    let options = ReadOptions { base: Some(base), adapter_name: name, ..ReadOptions::default() };
+    let adapter = read(&files.iter().collect(), &options).ok()?.adapter;
+    let preset = Some(Preset::Servable);
+    let written = write(&adapter, FormatId::Peft, &WriteOptions { base: Some(base), preset }).ok()?;
+    if written.losses.iter().any(Loss::changes_function) {
+        return None;
+    }
+    let bytes = |file: &OutputFile<'_>| {
+        let mut bytes = Vec::new();
+        file.write_to(&mut bytes).unwrap();
+        (file.path.clone(), bytes)
+    };
+    let folder: Folder = written.files.iter().map(bytes).collect();
+    let files: Files<'_> = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+    let back = read(&files, &ReadOptions { base: Some(base), ..ReadOptions::default() }).unwrap().adapter;
+    let (wanted, found) = (applied(&adapter, base), applied(&back, base));
+    assert_eq!(wanted.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    let mut farthest = Distance::default();
+    for (name, bytes) in &wanted {
+        let found =
+            distance(base.tensors()[name].dtype, &found[name], bytes, Some(&base.read(name).unwrap()));
+        farthest.relative = farthest.relative.max(found.relative);
+        farthest.ulps = farthest.ulps.max(found.ulps);
+    }
+    Some((folder, farthest))
+}
+
+#[test]
+fn what_is_written_for_servers_is_loaded_by_all_and_computes_the_same() {
+    let mut cases = Vec::new();
+    for (folder, name, base) in peft_cases() {
+        let Some(base) = base.map(|base| CheckpointDir::open(&base, Access::Map).unwrap()) else { continue };
+        let Some((files, far)) = servable(&folder, name.as_deref(), &base) else { continue };
+        let case = folder.file_name().unwrap().to_string_lossy().into_owned();
+        // A scale that is no power of two is rounded into the factors, once to F32.
+        assert!(far.relative <= 5e-7 || far.ulps <= 1.0, "{case}: {far:?}");
+        let files: Files<'_> = files.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        for server in SERVERS.iter().filter(|server| server.takes == FormatId::Peft) {
+            let input = Input { name: "a", files: &files, options: ReadOptions::default() };
+            let options = Options { servers: vec![server], ..Options::default() };
+            let outcome = validate(&input, Some(&base), &options).unwrap();
+            assert_eq!(told(&outcome), [""; 0], "{case}");
+            assert!(outcome.findings.iter().all(|found| found.severity < Severity::Error), "{case}");
+        }
+        cases.push(case);
+    }
+    assert!(cases.len() >= 15, "{cases:?}");
 }

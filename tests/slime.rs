@@ -227,7 +227,7 @@ fn without_a_base_only_an_empty_version_is_read() {
     let converted = read(&files(&empty), &ReadOptions::default()).unwrap();
     assert!(converted.adapter.edits.is_empty() && converted.losses.is_empty());
     let base = checkpoint("base");
-    let written = write(&converted.adapter, FormatId::Slime, &WriteOptions { base: Some(&base) }).unwrap();
+    let written = write(&converted.adapter, FormatId::Slime, &WriteOptions::on(Some(&base))).unwrap();
     let mut back = Vec::new();
     written.files[0].write_to(&mut back).unwrap();
     assert_eq!((written.files.len(), &*written.files[0].path), (1, INDEX));
@@ -285,7 +285,7 @@ fn large_tensors_come_in_frames_with_a_window() {
     let [old, new] = [&old, &new].map(|file| MemoryCheckpoint::new(file, None).unwrap());
     let converted = on(&folder, &old).unwrap();
     assert_eq!(kinds(&converted)["w"], "bits");
-    let written = write(&converted.adapter, FormatId::Slime, &WriteOptions { base: Some(&old) }).unwrap();
+    let written = write(&converted.adapter, FormatId::Slime, &WriteOptions::on(Some(&old))).unwrap();
     let mut back = Folder::new();
     for file in &written.files {
         let mut bytes = Vec::new();
@@ -465,7 +465,7 @@ fn damage_is_refused_or_harmless() {
                 let Ok(converted) = read(&files(&folder), &options) else { continue };
                 // What passes has every checksum: nothing but bytes that the encoding does not look at was hit.
                 let written =
-                    write(&converted.adapter, FormatId::Slime, &WriteOptions { base: Some(&base) }).unwrap();
+                    write(&converted.adapter, FormatId::Slime, &WriteOptions::on(Some(&base))).unwrap();
                 let mut back = Folder::new();
                 for file in &written.files {
                     let mut bytes = Vec::new();

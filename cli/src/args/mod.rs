@@ -6,7 +6,7 @@ pub(crate) use merge::{AtOneSite, Merge};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fitment_convert::FORMATS;
+use fitment_convert::{FORMATS, Preset};
 use std::path::PathBuf;
 
 /// Convert, validate, inspect, apply, merge and make neural-network adapters.
@@ -55,6 +55,11 @@ fn readable() -> PossibleValuesParser {
 /// The servers whose rules are known, for `--for`.
 fn servers() -> PossibleValuesParser {
     fitment_validate::servers::SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().into()
+}
+
+/// The narrower forms that can be written, for `--preset`.
+fn presets() -> PossibleValuesParser {
+    Preset::ALL.map(Preset::name).to_vec().into()
 }
 
 /// The formats that can be written, for `--to`.
@@ -116,6 +121,9 @@ pub(crate) struct Convert {
     /// Format to write
     #[arg(long, value_name = "FORMAT", default_value = "fitment", value_parser = writable())]
     pub(crate) to: String,
+    /// A narrower form of the format: servable, the PEFT folder that every server loads
+    #[arg(long, value_name = "PRESET", value_parser = presets())]
+    pub(crate) preset: Option<String>,
     /// Format of SRC, when more than one fits
     #[arg(long, value_name = "FORMAT", value_parser = readable())]
     pub(crate) from: Option<String>,

@@ -4,7 +4,7 @@ use super::open::{self, How};
 use crate::args::Convert;
 use crate::console::{Console, Exit, Failure, Run};
 use anyhow::anyhow;
-use fitment_convert::{Converted, FormatId, Loss, OutputFile, WriteOptions, Written};
+use fitment_convert::{Converted, FormatId, Loss, OutputFile, Preset, WriteOptions, Written};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::{Adapter, Finding};
 use fitment_io::FolderFile;
@@ -25,7 +25,8 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         said: open::Said::all(&args.said),
     };
     let (from, Converted { adapter, mut losses, findings, .. }) = open::adapter(&args.src, &files, how)?;
-    let written = fitment_convert::write(&adapter, to, &WriteOptions { base })
+    let preset = Preset::ALL.into_iter().find(|preset| args.preset.as_deref() == Some(preset.name()));
+    let written = fitment_convert::write(&adapter, to, &WriteOptions { base, preset })
         .map_err(|error| open::of_convert(error, &args.src))?;
     losses.extend(written.losses.iter().cloned());
     let output = output_path(args, to)?;

@@ -100,7 +100,7 @@ pub use loss::Loss;
 pub use pass::fold;
 pub use pickles::torch_findings;
 pub use read::{Converted, ReadOptions, check_options, read};
-pub use write::{WriteOptions, Written, write};
+pub use write::{Preset, WriteOptions, Written, write};
 
 /// PyTorch weight files, which some formats hold.
 pub use fitment_torch as torch;

@@ -95,6 +95,13 @@ pub enum Loss {
         /// How many elements are not what they were.
         elements: u64,
     },
+    /// Scales went into factors, some of which are the nearest numbers of F32.
+    ScaleFolded {
+        /// The first target.
+        target: String,
+        /// How many targets.
+        targets: usize,
+    },
     /// The written format has a number for the scale that is not as fine as ours: it is the nearest one.
     ScaleRounded {
         /// The first target.
@@ -145,6 +152,7 @@ impl Loss {
             | Loss::RankPadded { .. }
             // No more than every engine that computes in F32 rounds it by.
             | Loss::ScaleRounded { .. }
+            | Loss::ScaleFolded { .. }
             | Loss::ConfigRemade { .. }
             | Loss::FactsLeft { .. } => false,
         }
@@ -168,6 +176,7 @@ impl Loss {
             Loss::RankPadded { .. } => "rank_padded",
             Loss::Rounded { .. } => "rounded",
             Loss::ScaleRounded { .. } => "scale_rounded",
+            Loss::ScaleFolded { .. } => "scale_folded",
             Loss::ConfigRemade { .. } => "config_remade",
             Loss::FactsLeft { .. } => "facts_left",
         }
@@ -233,6 +242,9 @@ impl fmt::Display for Loss {
                 f,
                 "the scale is rounded to that of alpha {alpha}, the nearest number of 32 bits ({targets}, such as {target})"
             ),
+            Loss::ScaleFolded { target, targets } => {
+                write!(f, "scales are folded into factors, rounded once to F32 ({targets}, such as {target})")
+            }
             Loss::ConfigRemade { reason } => write!(f, "the config is made anew: {reason}"),
             Loss::FactsLeft { what } => write!(f, "{what} is left out"),
         }

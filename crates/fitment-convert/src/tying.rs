@@ -211,6 +211,16 @@ fn last_part(module: &str) -> &str {
     module.rsplit('.').next().unwrap_or(module)
 }
 
+/// Embedding modules that no head is ever tied to.
+pub(crate) const UNTIED_EMBEDDINGS: &[&str] =
+    &["wpe", "position_embeddings", "token_type_embeddings", "embed_positions"];
+
+/// Whether a module is an embedding or a head, by the names that the field has for them.
+pub(crate) fn is_embedding_or_head(module: &str) -> bool {
+    let last = module.rsplit('.').next().unwrap_or(module);
+    UNTIED_EMBEDDINGS.contains(&last) || is_vocabulary_module(module)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Tied, find_tied};

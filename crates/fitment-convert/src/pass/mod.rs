@@ -6,5 +6,6 @@ pub(crate) mod gather;
 pub(crate) mod pad;
 pub(crate) mod rows;
 pub(crate) mod scale;
+pub(crate) mod servable;
 pub(crate) mod sum;
 pub(crate) mod whole;

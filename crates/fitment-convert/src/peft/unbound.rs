@@ -14,13 +14,9 @@ use super::placed::{Place, Placed};
 use super::units::{Change, LoraKind, Reach, Unit};
 use crate::error::Error;
 use crate::loss::Loss;
-use crate::tying::{is_head_module, is_vocabulary_module};
+use crate::tying::{UNTIED_EMBEDDINGS, is_head_module, is_vocabulary_module};
 use fitment_core::tensor::Shape;
 use std::collections::BTreeMap;
-
-/// Embedding modules that no head is ever tied to.
-pub(super) const UNTIED_EMBEDDINGS: &[&str] =
-    &["wpe", "position_embeddings", "token_type_embeddings", "embed_positions"];
 
 /// Heads that PEFT adds to `modules_to_save` because the base's checkpoint rarely has them.
 const NEW_HEADS: &[&str] = &["classifier", "score", "qa_outputs"];

@@ -54,7 +54,7 @@ fn what_is_exported_computes_the_same_when_read_again() {
         let Ok(converted) = read(&folder.files(), &options) else { continue };
         let mut adapter = converted.adapter;
         forget_source(&mut adapter);
-        let written = write(&adapter, FormatId::Peft, &WriteOptions { base: Some(&base) }).unwrap();
+        let written = write(&adapter, FormatId::Peft, &WriteOptions::on(Some(&base))).unwrap();
         if name == "mha" {
             assert_eq!(lost(&written).len(), 2);
             continue;

@@ -41,9 +41,9 @@ impl Case {
             let options = ReadOptions { base, from: Some(FormatId::Peft), ..ReadOptions::default() };
             match read(&files, &options) {
                 Ok(converted) => {
-                    let written = write(&converted.adapter, FormatId::Peft, &WriteOptions { base }).unwrap();
+                    let written = write(&converted.adapter, FormatId::Peft, &WriteOptions::on(base)).unwrap();
                     written.files.iter().for_each(|file| assert!(file.byte_len() > 0));
-                    let _ = write(&converted.adapter, FormatId::Fitment, &WriteOptions { base });
+                    let _ = write(&converted.adapter, FormatId::Fitment, &WriteOptions::on(base));
                 }
                 Err(error) => {
                     let text = format!("{error}{}", error.hint().unwrap_or_default());

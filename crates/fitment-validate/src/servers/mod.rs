@@ -117,7 +117,7 @@ pub(crate) fn check(
     if let Some(source) = &mut plain.source {
         source.weights = None;
     }
-    let written = match write(&plain, server.takes, &WriteOptions { base }) {
+    let written = match write(&plain, server.takes, &WriteOptions::on(base)) {
         Ok(written) => written,
         Err(error @ ConvertError::Base(_)) => return Err(error),
         Err(error) => {

@@ -2,6 +2,7 @@
 
 use super::draft::{Draft, Kind};
 use crate::peft::pattern::escaped;
+use crate::write::{Preset, WriteOptions};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::Edit;
@@ -15,8 +16,8 @@ const VERSION: &str = "0.21.2";
 const NO_TARGETS: &str = "dummy-target-modules";
 
 /// The config as PEFT writes it: sorted keys, two spaces.
-pub(super) fn text(adapter: &Adapter<'_>, draft: &Draft<'_>, base: Option<&dyn Checkpoint>) -> String {
-    let fields = fields(adapter, draft, base);
+pub(super) fn text(adapter: &Adapter<'_>, draft: &Draft<'_>, options: &WriteOptions<'_>) -> String {
+    let fields = fields(adapter, draft, options);
     let sorted: Map<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     serde_json::to_string_pretty(&sorted).expect("plain JSON values serialise")
 }
@@ -24,7 +25,7 @@ pub(super) fn text(adapter: &Adapter<'_>, draft: &Draft<'_>, base: Option<&dyn C
 fn fields(
     adapter: &Adapter<'_>,
     draft: &Draft<'_>,
-    base: Option<&dyn Checkpoint>,
+    options: &WriteOptions<'_>,
 ) -> BTreeMap<&'static str, Value> {
     let rank = most_common(draft.modules.values().map(|adapted| adapted.rank)).unwrap_or(8);
     let alpha = most_common(draft.modules.values().map(|adapted| adapted.alpha.to_bits()))
@@ -54,7 +55,13 @@ fn fields(
         ("r", json!(rank)),
         ("rank_pattern", patterns(&|adapted| (adapted.rank != rank).then(|| json!(adapted.rank)))),
         ("revision", json!(adapter.base.revision)),
-        ("target_modules", targets(draft, base)),
+        (
+            "target_modules",
+            match options.preset {
+                Some(Preset::Servable) => listed(draft, options.base),
+                None => targets(draft, options.base),
+            },
+        ),
         ("task_type", json!(task_type(adapter))),
         ("trainable_token_indices", if draft.tokens.is_empty() { Value::Null } else { json!(draft.tokens) }),
         ("use_dora", json!(draft.tensors.keys().any(|key| key.ends_with(".lora_magnitude_vector")))),
@@ -77,6 +84,29 @@ fn targets(draft: &Draft<'_>, base: Option<&dyn Checkpoint>) -> Value {
         return json!(paths.join("|"));
     }
     json!(draft.modules.keys().collect::<Vec<_>>())
+}
+
+/// A list, which all servers take: the last parts of the paths, or the paths where those would name other modules too.
+fn listed(draft: &Draft<'_>, base: Option<&dyn Checkpoint>) -> Value {
+    let last = |module: &str| module.rsplit('.').next().unwrap_or_default().to_owned();
+    let mut counts = BTreeMap::<String, usize>::new();
+    for module in draft.modules.keys() {
+        *counts.entry(last(module)).or_default() += 1;
+    }
+    let name_no_other = match base {
+        Some(base) => {
+            let modules = base.tensors().keys().filter_map(|name| name.strip_suffix(".weight"));
+            let mut named = modules.filter(|module| counts.contains_key(&last(module)));
+            named.all(|module| draft.modules.contains_key(module))
+        }
+        // As many of each kind: those of all layers.
+        None => counts.values().all(|count| Some(count) == counts.values().next()),
+    };
+    if name_no_other {
+        json!(counts.keys().collect::<Vec<_>>())
+    } else {
+        json!(draft.modules.keys().collect::<Vec<_>>())
+    }
 }
 
 fn bias(draft: &Draft<'_>) -> &'static str {

@@ -9,8 +9,8 @@ use crate::pass::experts::apart;
 use crate::pass::pad::padded;
 use crate::peft::folder::{CONFIG, WEIGHTS};
 use crate::peft::tokens::as_listed;
-use crate::peft::unbound::UNTIED_EMBEDDINGS;
-use crate::tying::{is_head_module, is_vocabulary_module};
+
+use crate::tying::{UNTIED_EMBEDDINGS, is_head_module, is_vocabulary_module};
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
@@ -34,7 +34,7 @@ pub(super) fn export<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> R
     export.complete_biases();
     export.complete_saved()?;
     export.note_facts();
-    let text = config::text(adapter, &export.draft, options.base);
+    let text = config::text(adapter, &export.draft, options);
     let draft = export.draft;
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let files = vec![

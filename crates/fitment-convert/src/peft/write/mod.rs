@@ -11,7 +11,8 @@ pub(super) use restore::state_tensors;
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::pass::fold::{File, Into, fold};
-use crate::write::{WriteOptions, Written};
+use crate::pass::servable::servable;
+use crate::write::{Preset, WriteOptions, Written};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::Edit;
@@ -24,6 +25,9 @@ use fitment_core::model::Edit;
 /// # Errors
 /// [`Error::Base`] when the base cannot be read.
 pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+    if options.preset == Some(Preset::Servable) {
+        return as_served(adapter, options);
+    }
     let with_interventions = adapter.edits.iter().any(|edit| matches!(edit, Edit::Intervention(_)));
     if let Some(base) = options.base.filter(|_| with_interventions) {
         return folded(adapter, base, options);
@@ -37,6 +41,14 @@ pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Wr
             Ok(written)
         }
     }
+}
+
+/// The form that all servers load; see [`Preset::Servable`].
+fn as_served<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+    let (adapter, mut losses) = servable(adapter, options.base)?;
+    let mut written = export::export(&adapter, options)?;
+    losses.append(&mut written.losses);
+    Ok(Written { losses, ..written })
 }
 
 /// With the base at hand, interventions that a LoRA with a bias can stand for become one.
