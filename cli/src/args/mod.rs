@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Convert, validate, inspect, apply, merge and make neural-network adapters.
 ///
 /// An adapter PATH is a Fitment file or any adapter that `fitment convert` reads (file or folder); a BASE is a
-/// Hugging Face folder, sharded or not, or one safetensors file.
+/// Hugging Face folder, sharded or not, one safetensors file, or a GGUF file.
 #[derive(Debug, Parser)]
 #[command(name = "fitment", version, propagate_version = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -263,12 +263,12 @@ pub(crate) struct Inspect {
   fitment apply ./Llama-3.2-1B my-lora -o ./merged --skip '*.mlp.*' --dtype bf16
   fitment apply ./Llama-3.2-1B my-reft -o ./merged --rest left.fitment.safetensors")]
 pub(crate) struct Apply {
-    /// Base checkpoint: a Hugging Face folder or one safetensors file
+    /// Base checkpoint: a Hugging Face folder, one safetensors file, or a GGUF file that is not quantised
     pub(crate) base: PathBuf,
     /// Adapters, each with an optional weight: PATH or PATH:WEIGHT
     #[arg(required = true, value_name = "PATH[:WEIGHT]")]
     pub(crate) adapters: Vec<String>,
-    /// Folder to write; a file when BASE is a file
+    /// Folder to write; a file when BASE is a file (of GGUF always, ending in .safetensors)
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// Write what weights cannot hold to this Fitment file, bound to the result

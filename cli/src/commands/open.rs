@@ -133,7 +133,10 @@ pub(crate) fn foreign_base<'b>(files: &AdapterFiles, base: &'b CheckpointDir) ->
 
 /// The line and hint of an error about files.
 pub(crate) fn of_io(error: fitment_io::Error) -> Failure {
-    let hint = error.hint().map(str::to_owned);
+    let hint = match &error {
+        fitment_io::Error::Model { source, .. } => source.hint(),
+        _ => error.hint().map(str::to_owned),
+    };
     with_hint(Failure::new(Exit::Unusable, anyhow::Error::from(error)), hint)
 }
 

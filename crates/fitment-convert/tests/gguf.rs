@@ -153,7 +153,7 @@ fn lies_have_their_codes() {
     assert_eq!(with("direction.0", sound), "G009 G011");
     assert_eq!(with("direction.01", sound), "G009 G011");
     assert_eq!(with("blk.0.lora_a", sound), "G009 G011");
-    assert_eq!(with("direction.1", (2, &[4], 0)), "G005");
+    assert_eq!(with("direction.1", (2, &[32], 0)), "G005");
     assert_eq!(with("direction.1", (1, &[8], 0)), "G009 G011", "F16");
     assert_eq!(with("direction.1", (0, &[2, 2], 0)), "G009 G011");
     assert_eq!(with("direction.1", (0, &[4, 1], 0)), "G011", "one axis, by ggml's count");

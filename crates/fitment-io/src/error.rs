@@ -62,6 +62,15 @@ pub enum Error {
         #[source]
         source: fitment_core::Error,
     },
+    /// A GGUF file that is no base here.
+    #[error("{}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<fitment_convert::Error>,
+    },
     /// Broken JSON, or JSON of another kind than expected.
     #[error("{}: not JSON: {fault}", path.display())]
     Json {

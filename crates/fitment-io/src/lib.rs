@@ -1,7 +1,7 @@
 //! The files of Fitment: adapters and checkpoints are read here, and output appears whole or not at all.
 //!
 //! * [`AdapterFiles::load`]: a file or a folder as named bytes, mapped into memory.
-//! * [`CheckpointDir::open`]: a Hugging Face folder or one safetensors file as a
+//! * [`CheckpointDir::open`]: a Hugging Face folder, one safetensors file or a GGUF model as a
 //!   [`Checkpoint`](fitment_core::checkpoint::Checkpoint).
 //! * [`CheckpointOutput`]: a new checkpoint as a [`CheckpointSink`](fitment_core::checkpoint::CheckpointSink), shards as
 //!   the base's, written beside its place and renamed into it.

@@ -23,6 +23,7 @@ fitment_core::rule_table! {
     B_AMBIGUOUS = "B019" Error "6" "Adapter and base together say which tensor each edit changes." => "See the message: what decides it depends on the case.";
     B_SITE = "B020" Error "5.6" "The base has the sites of interventions, with states of their width." => "The adapter was made for a model of another size: check --base.";
     B_UNSAID = "B021" Warning "5.6" "Files or options say all that the adapter does." => "Say it with the options that the message names: until then nothing of the weights is checked, and `fitment convert` refuses the adapter.";
+    B_BLOCKS = "B022" Note "5" "Targets are stored as plain numbers." => "`llama.cpp` adds a LoRA to quantised weights while it runs; `fitment apply` takes the unquantised base.";
     V_REFUSED = "V001" Error "servers: loading" "The server loads the adapter." => "`fitment convert --to peft --preset servable` writes the form that all servers load; what that loses by name, only `fitment apply` keeps: serve its result as a model.";
     V_IGNORED = "V002" Error "servers: loading" "The server uses all of the adapter." => "The server answers without a word of what it left out: `fitment apply` the adapter and serve the result, or leave out knowingly with `fitment convert --to peft --preset servable --allow-loss`.";
     V_OTHERWISE = "V003" Error "servers: arithmetic" "The server computes what the adapter says." => "`fitment convert --to peft --preset servable` folds scales and ranks into the factors, where every server reads them alike.";

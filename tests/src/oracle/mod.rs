@@ -10,7 +10,7 @@ mod peft;
 mod torch;
 
 pub use container::container;
-pub use gguf::gguf;
+pub use gguf::{gguf, gguf_model};
 pub use manifest::manifest;
 pub use payload::payload;
 pub use peft::{join_peft, peft};

@@ -6,7 +6,8 @@ use super::job::{Compute, Job, Output};
 use super::{Input, Options, Plan};
 use crate::note::Note;
 use crate::refusal::{Culprit, Refusal};
-use fitment_core::checkpoint::{Checkpoint, Names, OutputTensor, TensorInfo, quantised};
+use fitment_core::checkpoint::quantised::{self, Scheme};
+use fitment_core::checkpoint::{Checkpoint, Names, OutputTensor, TensorInfo};
 use fitment_core::identity::sha256;
 use fitment_core::model::ConfigValue;
 use serde_json::Value;
@@ -44,6 +45,7 @@ pub(super) fn build<'a>(
         Refusal::unless_empty(vec![Culprit::Quantised { scheme, evidence }])?;
     }
     let gathered = gather(inputs, options);
+    refuse_blocks(gathered.touches.keys(), base)?;
     let mut builder = Builder {
         inputs,
         base,
@@ -83,6 +85,22 @@ pub(super) fn build<'a>(
         files: inputs.iter().map(|input| input.name.clone()).collect(),
         allow_base_mismatch: options.allow_base_mismatch,
     })
+}
+
+/// A checkpoint holds no blocks of quantised numbers, of targets as of what would be copied.
+fn refuse_blocks<'t>(
+    targets: impl Iterator<Item = &'t String>,
+    base: &dyn Checkpoint,
+) -> Result<(), Refusal> {
+    let culprit = |name: &String| {
+        let kind = base.quantised(name)?;
+        Some(Culprit::Quantised { scheme: Scheme::Gguf, evidence: format!("{name} is {kind}") })
+    };
+    let mut culprits: Vec<Culprit> = targets.filter_map(culprit).collect();
+    if culprits.is_empty() {
+        culprits.extend(base.tensors().keys().find_map(culprit));
+    }
+    Refusal::unless_empty(culprits)
 }
 
 impl<'a> Builder<'_, 'a> {

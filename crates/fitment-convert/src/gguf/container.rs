@@ -1,10 +1,11 @@
 //! The container: header and tensor table, with checked arithmetic and counts bounded by the bytes that are there.
 
+use super::ggml::TensorType;
 use super::rules;
 use super::value::{Value, ValueType};
 use fitment_core::Finding;
 use fitment_core::finding::Rule;
-use fitment_core::limits::MAX_CONFIG_BYTES;
+use fitment_core::limits::{MAX_CONFIG_BYTES, MAX_FOREIGN_HEADER_BYTES};
 use fitment_core::tensor::Dtype;
 use std::collections::BTreeSet;
 
@@ -90,8 +91,25 @@ impl Head {
     /// # Errors
     /// As [`Container::parse`].
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Finding> {
-        let limited = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];
-        let mut cursor = Cursor { bytes: limited, at: 0 };
+        Self::within(bytes, MAX_HEADER_BYTES, Lists::Kept)
+    }
+
+    /// Reads as much of a model's file: its vocabulary is passed over.
+    ///
+    /// # Errors
+    /// As [`Container::parse`].
+    pub(super) fn of_model(bytes: &[u8]) -> Result<Self, Finding> {
+        Self::within(bytes, usize::try_from(MAX_FOREIGN_HEADER_BYTES).unwrap_or(usize::MAX), Lists::Empty)
+    }
+
+    /// Where the tensor data start.
+    pub(super) fn data_start(&self) -> Option<u64> {
+        aligned(self.len, self.alignment)
+    }
+
+    fn within(bytes: &[u8], limit: usize, lists: Lists) -> Result<Self, Finding> {
+        let limited = &bytes[..bytes.len().min(limit)];
+        let mut cursor = Cursor { bytes: limited, at: 0, limit, lists };
         let (tensor_count, metadata_count) = preamble(&mut cursor)?;
         let metadata = metadata(&mut cursor, metadata_count)?;
         let alignment = alignment(&metadata)?;
@@ -103,6 +121,14 @@ impl Head {
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
+}
+
+/// What becomes of lists in the metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lists {
+    Kept,
+    /// They are checked and forgotten: a vocabulary would fill the memory.
+    Empty,
 }
 
 fn breach(rule: &Rule, place: impl Into<String>, message: impl Into<String>) -> Finding {
@@ -166,7 +192,12 @@ fn list(cursor: &mut Cursor<'_>, key: &str) -> Result<Value, Finding> {
     let least = kind.least_bytes().ok_or_else(|| unknown_type(kind, key))?;
     let count = cursor.u64()?;
     cursor.expect_items(count, least, key)?;
-    (0..count).map(|_| scalar(cursor, kind, key)).collect::<Result<_, _>>().map(Value::List)
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let value = scalar(cursor, kind, key)?;
+        values.extend((cursor.lists == Lists::Kept).then_some(value));
+    }
+    Ok(Value::List(values))
 }
 
 fn unknown_type(kind: ValueType, key: &str) -> Finding {
@@ -209,7 +240,7 @@ fn alignment(metadata: &[(String, Value)]) -> Result<u64, Finding> {
 /// A line of the tensor table.
 pub(super) struct Line {
     pub(super) name: String,
-    pub(super) dtype: Dtype,
+    pub(super) kind: TensorType,
     pub(super) dims: Vec<u64>,
     pub(super) len: u64,
     pub(super) offset: u64,
@@ -231,31 +262,17 @@ fn table(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<Line>, Finding> {
         }
         let mut dims = (0..axes).map(|_| cursor.u64()).collect::<Result<Vec<_>, _>>()?;
         dims.reverse();
-        let kind = cursor.u32()?;
-        let dtype = dtype(kind).ok_or_else(|| {
-            let message = format!("ggml type {kind} is not a plain float (F32 0, F16 1, F64 28, BF16 30)");
-            breach(&rules::G_TYPE, &*name, message)
+        let number = cursor.u32()?;
+        let kind = TensorType::of(number)
+            .ok_or_else(|| breach(&rules::G_TYPE, &*name, format!("ggml type {number} is not known here")))?;
+        let len = kind.byte_len(&dims).ok_or_else(|| {
+            let message = format!("{dims:?} of {} is too large, or of no whole blocks", kind.name);
+            breach(&rules::G_TENSOR, &*name, message)
         })?;
-        let len = dims
-            .iter()
-            .try_fold(u64::from(dtype.bits() / 8), |len, dim| len.checked_mul(*dim))
-            .ok_or_else(|| breach(&rules::G_TENSOR, &*name, format!("{dims:?} is too large")))?;
         let offset = cursor.u64()?;
-        lines.push(Line { name, dtype, dims, len, offset });
+        lines.push(Line { name, kind, dims, len, offset });
     }
     Ok(lines)
-}
-
-/// The type numbers of `ggml.h`.
-const TYPES: &[(u32, Dtype)] = &[(0, Dtype::F32), (1, Dtype::F16), (28, Dtype::F64), (30, Dtype::BF16)];
-
-fn dtype(kind: u32) -> Option<Dtype> {
-    TYPES.iter().find(|(number, _)| *number == kind).map(|(_, dtype)| *dtype)
-}
-
-/// The number of a plain float type.
-pub(super) fn kind(dtype: Dtype) -> Option<u32> {
-    TYPES.iter().find(|(_, known)| *known == dtype).map(|(number, _)| *number)
 }
 
 /// The tensors, and the padding behind the last.
@@ -266,7 +283,11 @@ fn place<'a>(
 ) -> Result<(Vec<Entry<'a>>, &'a [u8]), Finding> {
     let mut at = 0u64;
     let mut entries = Vec::new();
-    for Line { name, dtype, dims, len, offset } in table {
+    for Line { name, kind, dims, len, offset } in table {
+        let dtype = kind.float().ok_or_else(|| {
+            let message = format!("{} is not a plain float (F32, F16, BF16, F64)", kind.name);
+            breach(&rules::G_TYPE, &*name, message)
+        })?;
         if offset % alignment != 0 {
             let message = format!("its data start at {offset}, no multiple of {alignment}");
             return Err(breach(&rules::G_ALIGNMENT, name, message));
@@ -305,6 +326,9 @@ fn check_zero(padding: &[u8], name: &str) -> Result<(), Finding> {
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: u64,
+    /// Bytes that a header may have.
+    limit: usize,
+    lists: Lists,
 }
 
 impl<'a> Cursor<'a> {
@@ -343,8 +367,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn short(&self, place: &str, announced: &str) -> Finding {
-        let limit =
-            if self.bytes.len() == MAX_HEADER_BYTES { " of the most that a header may have" } else { "" };
+        let limit = if self.bytes.len() == self.limit { " of the most that a header may have" } else { "" };
         breach(&rules::G_TRUNCATED, place, format!("{announced}, {} are left{limit}", self.left()))
     }
 

@@ -24,6 +24,12 @@ impl Facts {
                 .filter(|value| !value.is_null())
                 .or_else(|| nested().filter(|value| !value.is_null()))
         };
+        // Of a GGUF base: its metadata by their own keys.
+        if let Some(name) = config.get(control::ARCHITECTURE).and_then(Value::as_str) {
+            let count = |key: &str| config.get(key).and_then(Value::as_u64);
+            let tied = config.get("tie_word_embeddings").and_then(Value::as_bool);
+            return Self::of_keys(name, &count, tied).ok_or(Some(name.to_owned()));
+        }
         let outer = config.get("model_type").and_then(Value::as_str);
         let inner = config.get("text_config").and_then(|text| text.get("model_type")).and_then(Value::as_str);
         let line = [outer, inner].into_iter().flatten().find_map(Architecture::of_model);
@@ -55,8 +61,14 @@ impl Facts {
     pub(crate) fn of_metadata(metadata: &[(String, Metadatum)]) -> Result<Self, Option<String>> {
         let find = |key: &str| metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value);
         let name = find(control::ARCHITECTURE).and_then(Metadatum::as_text);
-        let architecture = name.and_then(Architecture::named).ok_or(name.map(str::to_owned))?;
-        let count = |key: &str| find(&format!("{}.{key}", architecture.name))?.as_count();
+        let count = |key: &str| find(key)?.as_count();
+        name.and_then(|name| Self::of_keys(name, &count, None)).ok_or(name.map(str::to_owned))
+    }
+
+    /// From the keys that llama.cpp has for models.
+    fn of_keys(name: &str, count: &dyn Fn(&str) -> Option<u64>, tied: Option<bool>) -> Option<Self> {
+        let architecture = Architecture::named(name)?;
+        let count = |key: &str| count(&format!("{name}.{key}"));
         let heads = count(HEADS);
         let numbers = Numbers {
             heads,
@@ -65,7 +77,7 @@ impl Facts {
             head_width: count(HEAD_WIDTH),
             experts: count(EXPERTS),
         };
-        Ok(Self { architecture, numbers, tied: architecture.is_always_tied().then_some(true) })
+        Some(Self { architecture, numbers, tied: tied.or(architecture.is_always_tied().then_some(true)) })
     }
 
     /// The metadata that say the same.

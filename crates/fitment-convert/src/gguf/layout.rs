@@ -1,6 +1,7 @@
 //! A file laid out: head, tensors, padding. Tensors stay where they lie.
 
-use super::container::{DEFAULT_ALIGNMENT, Head, aligned, kind};
+use super::container::{DEFAULT_ALIGNMENT, Head, aligned};
+use super::ggml::TensorType;
 use super::value::{Value, encode_text};
 use crate::files::{Content, OutputFile};
 use fitment_core::Adapter;
@@ -48,7 +49,7 @@ pub(super) fn restored<'a>(
     let (mut at, mut padding) = (0u64, 0u64);
     for line in &head.lines {
         let (_, tensor) = tensors.iter().find(|(name, _)| *name == line.name)?;
-        let is_it = tensor.dtype() == line.dtype && has_dims(tensor, &line.dims);
+        let is_it = line.kind.dtype == Some(tensor.dtype()) && has_dims(tensor, &line.dims);
         if !is_it || Some(line.offset) != aligned(at, head.alignment) {
             return None;
         }
@@ -90,7 +91,7 @@ pub(super) fn laid_out<'a>(
         encode_text(name, &mut head);
         head.extend(u32::try_from(tensor.dims().len()).ok()?.to_le_bytes());
         tensor.dims().iter().rev().for_each(|dim| head.extend(dim.to_le_bytes()));
-        head.extend(kind(tensor.dtype())?.to_le_bytes());
+        head.extend(TensorType::of_dtype(tensor.dtype())?.number.to_le_bytes());
         head.extend(offset.to_le_bytes());
         data.push(tensor.data().clone());
         pad(&mut data, padding(tensor.bytes().len())?);

@@ -25,20 +25,27 @@
 //! is never renumbered. llama.cpp's own cvector-generator calls what it measured behind block k `direction.(k+1)`: that
 //! is what such a file does when it is loaded, so that is what it means here.
 //!
+//! A GGUF model may be the base ([`Model`]).
+//!
 //! Everything before the tensor data is kept byte for byte as `NAME.head`.
 
 pub(crate) mod architectures;
 mod container;
 mod control;
 pub(crate) mod facts;
+mod ggml;
 mod layout;
 mod lora;
+mod model;
+mod quants;
 mod read;
 pub mod rules;
 mod value;
 mod write;
 
 pub use container::{Container, Entry};
+pub use ggml::TensorType;
+pub use model::Model;
 pub use read::read;
 pub use value::Value;
 pub use write::write;

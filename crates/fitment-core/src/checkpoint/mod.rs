@@ -45,6 +45,11 @@ pub trait Checkpoint: Sync {
     /// # Errors
     /// [`CheckpointError`] when there is no such tensor or it cannot be read.
     fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, CheckpointError>;
+
+    /// The name of the type of a tensor that is stored in blocks of quantised numbers: what is read of it is F32, and nothing can be written so.
+    fn quantised(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A checkpoint being written. Tensors may be written in any order, in pieces, from several threads.

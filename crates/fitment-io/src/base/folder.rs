@@ -99,6 +99,10 @@ fn no_weights(folder: &Path) -> Result<Error> {
     if let Some((file, format)) =
         others.iter().find_map(|path| Some((path, foreign_format(path).filter(|_| path.is_file())?)))
     {
+        if format == "GGUF" {
+            let message = "has no model.safetensors and no index: name the GGUF file itself";
+            return Ok(Error::NotABase { path, message });
+        }
         return Ok(Error::WeightFormat { path: file.clone(), format });
     }
     let safetensors =

@@ -2,6 +2,7 @@
 
 mod folder;
 mod index;
+mod model;
 mod shard;
 
 pub(crate) use index::Index;
@@ -27,7 +28,7 @@ pub enum Access {
     Read,
 }
 
-/// A base checkpoint: a Hugging Face folder, sharded or not, or one safetensors file.
+/// A base checkpoint: a Hugging Face folder, sharded or not, one safetensors file, or a GGUF file by the names of transformers.
 #[derive(Debug)]
 pub struct CheckpointDir {
     root: PathBuf,
@@ -39,6 +40,7 @@ pub struct CheckpointDir {
     places: BTreeMap<String, (usize, usize)>,
     config: Option<Map<String, Value>>,
     pub(crate) config_text: Option<String>,
+    model: Option<model::ModelFile>,
 }
 
 impl CheckpointDir {
@@ -49,6 +51,9 @@ impl CheckpointDir {
     /// index and the shards disagree, or when a path in the index would leave the folder.
     pub fn open(path: &Path, access: Access) -> Result<Self> {
         let is_folder = file::stat(path)?.is_dir();
+        if !is_folder && model::is_gguf(path)? {
+            return Self::of_model(path);
+        }
         let (shards, index) = if is_folder { folder::open(path, access)? } else { single(path, access)? };
         let mut base = Self {
             root: path.to_owned(),
@@ -59,12 +64,38 @@ impl CheckpointDir {
             places: BTreeMap::new(),
             config: None,
             config_text: None,
+            model: None,
         };
         base.list_tensors()?;
         if is_folder {
             base.read_config()?;
         }
         Ok(base)
+    }
+
+    fn of_model(path: &Path) -> Result<Self> {
+        let file = model::ModelFile::open(path)?;
+        Ok(Self {
+            root: path.to_owned(),
+            is_folder: false,
+            shards: Vec::new(),
+            index: None,
+            tensors: file.model.tensors().clone(),
+            places: BTreeMap::new(),
+            config: Some(file.model.config().clone()),
+            config_text: None,
+            model: Some(file),
+        })
+    }
+
+    /// Whether it is a GGUF file.
+    pub(crate) fn is_gguf(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// Tensors of a GGUF file whose names in transformers are not known.
+    pub(crate) fn unnamed(&self) -> &[String] {
+        self.model.as_ref().map_or(&[], |file| file.model.unnamed())
     }
 
     /// Where it lies.
@@ -145,7 +176,14 @@ impl Checkpoint for CheckpointDir {
     }
 
     fn read(&self, name: &str) -> std::result::Result<Cow<'_, [u8]>, CheckpointError> {
+        if let Some(file) = &self.model {
+            return file.read(name);
+        }
         let (shard, entry) = self.place(name).ok_or_else(|| CheckpointError::missing(name))?;
         shard.read(entry)
+    }
+
+    fn quantised(&self, name: &str) -> Option<&'static str> {
+        self.model.as_ref()?.model.quantised(name)
     }
 }

@@ -11,7 +11,7 @@ pub(crate) use carry::is_tokenizer;
 use crate::atomic::{Place, Staging, below, create_new};
 use crate::base::CheckpointDir;
 use crate::error::{Error, Result};
-use fitment_core::checkpoint::{CheckpointError, CheckpointSink, OutputTensor};
+use fitment_core::checkpoint::{Checkpoint as _, CheckpointError, CheckpointSink, OutputTensor};
 use serde_json::Value;
 use shard::{OutputShard, assign};
 use std::collections::BTreeMap;
@@ -75,6 +75,15 @@ impl<'b> CheckpointOutput<'b> {
         if is_file && base.is_folder() {
             let reason = "names a file, but the base is a folder: name a folder";
             return Err(Error::BadOutput { path: target.to_owned(), reason });
+        }
+        if base.is_gguf() && !is_file {
+            let reason =
+                "the base is a GGUF file, which has no config.json: name a file that ends in .safetensors";
+            return Err(Error::BadOutput { path: target.to_owned(), reason });
+        }
+        if let Some(name) = base.unnamed().first() {
+            let message = format!("holds {name:?}, whose name in transformers is not known");
+            return Err(Error::content(base.path(), message));
         }
         let inputs: Vec<&Path> = [base.path()]
             .into_iter()
@@ -168,6 +177,9 @@ impl CheckpointSink for CheckpointOutput<'_> {
 
     fn copy(&self, name: &str, from: &str) -> std::result::Result<(), CheckpointError> {
         let (shard, entry) = self.place(name)?;
+        if self.base.is_gguf() {
+            return shard.write(entry, 0, &self.base.read(from)?);
+        }
         let (source, place) = self.base.place(from).ok_or_else(|| CheckpointError::missing(from))?;
         shard.copy(entry, &source.file, source.range(place))
     }

@@ -39,26 +39,21 @@ pub(super) struct OutputShard {
 /// Puts every tensor in the file that holds its base tensor, or its nearest one; others in the last file. Files left
 /// without tensors are dropped.
 pub(super) fn assign(base: &CheckpointDir, tensors: &[&OutputTensor]) -> Vec<PlannedShard> {
+    if base.is_gguf() {
+        // transformers refuses a file that does not say so.
+        return vec![planned("model.safetensors", [("format", "pt")].into_iter(), tensors.iter().copied())];
+    }
     let last = base.shards.len().saturating_sub(1);
     let mut contents: Vec<Vec<&OutputTensor>> = vec![Vec::new(); base.shards.len()];
     for tensor in tensors {
         let shard = tensor.beside.as_deref().and_then(|name| base.shard_of(name)).unwrap_or(last);
         contents[shard].push(tensor);
     }
-    let planned = base.shards.iter().zip(contents).filter(|(_, tensors)| !tensors.is_empty());
-    let planned: Vec<PlannedShard> = planned
+    let filled = base.shards.iter().zip(contents).filter(|(_, tensors)| !tensors.is_empty());
+    let planned: Vec<PlannedShard> = filled
         .map(|(shard, tensors)| {
             let metadata = shard.metadata.iter().map(|(key, text)| (key.as_str(), text.as_str()));
-            let items = tensors
-                .into_iter()
-                .map(|tensor| (tensor.name.clone(), tensor.info.dtype, tensor.info.shape.clone()));
-            let layout = Layout::canonical(metadata, items);
-            PlannedShard {
-                name: shard.name.clone(),
-                head: layout.head,
-                entries: layout.entries,
-                data_len: layout.data_len,
-            }
+            planned(&shard.name, metadata, tensors.into_iter())
         })
         .collect();
     if !planned.is_empty() {
@@ -66,6 +61,17 @@ pub(super) fn assign(base: &CheckpointDir, tensors: &[&OutputTensor]) -> Vec<Pla
     }
     // A base without tensors stays one.
     base.shards.first().map(|shard| empty_like(&shard.name, &shard.metadata)).into_iter().collect()
+}
+
+fn planned<'t>(
+    name: &str,
+    metadata: impl Iterator<Item = (&'t str, &'t str)>,
+    tensors: impl Iterator<Item = &'t OutputTensor>,
+) -> PlannedShard {
+    let items = tensors.map(|tensor| (tensor.name.clone(), tensor.info.dtype, tensor.info.shape.clone()));
+    let layout = Layout::canonical(metadata, items);
+    let (head, entries, data_len) = (layout.head, layout.entries, layout.data_len);
+    PlannedShard { name: name.to_owned(), head, entries, data_len }
 }
 
 fn empty_like(name: &str, metadata: &std::collections::BTreeMap<String, String>) -> PlannedShard {

@@ -3,7 +3,7 @@
 use super::Fit;
 use crate::rules;
 use fitment_core::checkpoint::quantised;
-use fitment_core::model::{Edit, SetDtype};
+use fitment_core::model::{Edit, SetDtype, Target};
 use std::collections::BTreeSet;
 
 pub(super) fn check(fit: &mut Fit<'_, '_>) {
@@ -14,10 +14,11 @@ pub(super) fn check(fit: &mut Fit<'_, '_>) {
             Some(info) => !info.dtype.is_weight(),
             None => target.base_names().next().is_some_and(|name| is_packed(fit, &name)),
         });
-        let labels: Vec<String> = packed.map(fitment_core::model::Target::label).collect();
+        let labels: Vec<String> = packed.map(Target::label).collect();
         fit.handled.extend(labels);
         return;
     }
+    note_blocks(fit);
     let computed: BTreeSet<String> =
         fit.edits().filter(|(edit, _)| computes(edit)).map(|(_, target)| target.label()).collect();
     for target in fit.targets() {
@@ -26,6 +27,17 @@ pub(super) fn check(fit: &mut Fit<'_, '_>) {
             let message = format!("the base stores it as {}, expected F64, F32, F16 or BF16", info.dtype);
             fit.report_once(&rules::B_QUANTISED, target.label(), message);
         }
+    }
+}
+
+/// Targets that a GGUF base stores in blocks, the first by its name.
+fn note_blocks(fit: &mut Fit<'_, '_>) {
+    let kind = |target: &Target| fit.base.quantised(&target.base_names().next()?);
+    let stored: Vec<(String, &str)> =
+        fit.targets().into_iter().filter_map(|target| Some((target.label(), kind(target)?))).collect();
+    if let Some((target, kind)) = stored.first() {
+        let message = format!("the base stores it as {kind} ({} such targets)", stored.len());
+        fit.report(&rules::B_BLOCKS, target.clone(), message);
     }
 }
 

@@ -7,7 +7,7 @@ mod read;
 mod write;
 
 pub(super) use check::{Contents, inspect};
-pub(super) use read::read;
+pub(super) use read::{order_of, read};
 pub(super) use write::write;
 
 use super::container::Container;

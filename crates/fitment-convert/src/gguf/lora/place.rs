@@ -125,7 +125,7 @@ impl<'a> Placer<'_, 'a> {
             (None, _) => Err(Stop::Error(Error::Ambiguous {
                 what: target.label(),
                 reason: "llama.cpp takes it only where embedding and output are two tensors, and nothing says whether they are".to_owned(),
-                hint: "name the base with --base: a Hugging Face folder with its config.json".to_owned(),
+                hint: "name the base with --base: a Hugging Face folder with its config.json, or a GGUF file".to_owned(),
             })),
         }
     }

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::loss::Loss;
 use crate::names::{Fit, Want, resolve};
 use crate::pass::gather::gathered;
-use crate::pass::rows::undone;
+use crate::pass::rows::{RowOrder, undone};
 use crate::read::ReadOptions;
 use crate::tying::is_vocabulary_module;
 use fitment_core::Adapter;
@@ -241,14 +241,7 @@ fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
 /// # Errors
 /// [`Error::Ambiguous`] where the numbers of heads are not known; [`Error::Mismatch`] where so many rows are not of so many heads.
 pub(super) fn rows(facts: &Facts, stem: &str, rows: u64) -> Result<Option<Vec<usize>>, Error> {
-    let architecture = facts.architecture;
-    let order = architecture.order(stem, &facts.numbers).map_err(|number| Error::Ambiguous {
-        what: format!("{stem}.weight"),
-        reason: format!(
-            "llama.cpp has its rows in another order, which depends on the number of {number}, and nothing says that"
-        ),
-        hint: "name the base with --base: a Hugging Face folder with its config.json".to_owned(),
-    })?;
+    let order = order_of(facts, stem)?;
     let Some(order) = order else { return Ok(None) };
     let wanted = facts.numbers.head_width.and_then(|width| order.heads().checked_mul(width));
     let sources = order.sources(rows).filter(|_| wanted.is_none_or(|wanted| wanted == rows));
@@ -263,4 +256,18 @@ pub(super) fn rows(facts: &Facts, stem: &str, rows: u64) -> Result<Option<Vec<us
         }],
     })?;
     Ok(Some(sources))
+}
+
+/// How GGUF lists the rows of a tensor.
+///
+/// # Errors
+/// [`Error::Ambiguous`] where the numbers of heads are not known.
+pub(in crate::gguf) fn order_of(facts: &Facts, stem: &str) -> Result<Option<RowOrder>, Error> {
+    facts.architecture.order(stem, &facts.numbers).map_err(|number| Error::Ambiguous {
+        what: format!("{stem}.weight"),
+        reason: format!(
+            "llama.cpp has its rows in another order, which depends on the number of {number}, and nothing says that"
+        ),
+        hint: "name the base with --base: a Hugging Face folder with its config.json, or a GGUF file".to_owned(),
+    })
 }

@@ -98,7 +98,8 @@ fn facts(adapter: &Adapter<'_>, options: &WriteOptions<'_>) -> Result<Facts, Err
             what: "the architecture".to_owned(),
             reason: "names and orders of rows in GGUF depend on it, and nothing says what model this is of"
                 .to_owned(),
-            hint: "name the base with --base: a Hugging Face folder with its config.json".to_owned(),
+            hint: "name the base with --base: a Hugging Face folder with its config.json, or a GGUF file"
+                .to_owned(),
         }),
     }
 }
@@ -139,7 +140,8 @@ fn unit<'a>(
             let count = facts.numbers.experts.ok_or_else(|| Error::Ambiguous {
                 what: target.clone(),
                 reason: "in GGUF all experts are one tensor, and nothing says how many there are".to_owned(),
-                hint: "name the base with --base: a Hugging Face folder with its config.json".to_owned(),
+                hint: "name the base with --base: a Hugging Face folder with its config.json, or a GGUF file"
+                    .to_owned(),
             })?;
             experts(pieces, count).ok_or_else(misfit)?
         }
