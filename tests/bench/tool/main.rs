@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: bench-tool base DIR | adapter BASE PEFT_DIR FITMENT_FILE [SEED] | apply BASE FITMENT_FILE -o OUT
+    "usage: bench-tool base DIR | adapter BASE PEFT_DIR FITMENT_FILE [SEED [RANK]] | apply BASE FITMENT_FILE -o OUT
        bench-tool tuned BASE DIR RELATIVE | codec BASE TUNED
        bench-tool exact BASE FITMENT_FILE MERGED | header KIB FITMENT_FILE
        bench-tool measure COMMAND... | median RUNS COMMAND...";
@@ -23,10 +23,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["base", folder] => make::base(Path::new(folder)),
-        ["adapter", base, peft, file] => make::adapter(Path::new(base), Path::new(peft), Path::new(file), 0),
-        ["adapter", base, peft, file, seed] => match seed.parse() {
-            Ok(seed) => make::adapter(Path::new(base), Path::new(peft), Path::new(file), seed),
-            Err(error) => Err(format!("{seed}: {error}").into()),
+        ["adapter", base, peft, file] => adapter([base, peft, file], "0", model::RANK),
+        ["adapter", base, peft, file, seed] => adapter([base, peft, file], seed, model::RANK),
+        ["adapter", base, peft, file, seed, rank] => match rank.parse() {
+            Ok(rank) => adapter([base, peft, file], seed, rank),
+            Err(error) => Err(format!("{rank}: {error}").into()),
         },
         ["apply", base, adapter, "-o", out] => {
             apply::run(Path::new(base), Path::new(adapter), Path::new(out))
@@ -51,4 +52,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn adapter(paths: [&str; 3], seed: &str, rank: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let [base, peft, file] = paths.map(Path::new);
+    let seed = seed.parse().map_err(|error| format!("{seed}: {error}"))?;
+    make::adapter(base, peft, file, (seed, rank))
 }

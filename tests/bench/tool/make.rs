@@ -1,6 +1,6 @@
 //! Random base and adapter, always the same ones.
 
-use crate::model::{self, ALPHA, LAYERS, LINEAR, RANK, SHARD_BYTES};
+use crate::model::{self, ALPHA, LAYERS, LINEAR, SHARD_BYTES};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::container::Layout;
 use fitment_core::identity::sha256;
@@ -87,16 +87,17 @@ fn write_shard(path: &Path, tensors: &[(String, Shape)]) -> Result<()> {
     Ok(())
 }
 
-/// Writes an adapter of every linear module, the same for the same seed, as PEFT would and as a Fitment file bound to the base.
-pub(crate) fn adapter(base: &Path, peft: &Path, file: &Path, seed: u64) -> Result<()> {
+/// Writes an adapter of every linear module, the same for the same seed and rank, as PEFT would and as a Fitment file bound to the
+/// base.
+pub(crate) fn adapter(base: &Path, peft: &Path, file: &Path, (seed, rank): (u64, u64)) -> Result<()> {
     let checkpoint = CheckpointDir::open(base, Access::Map)?;
     let mut adapter = Adapter::default();
     let mut stored = BTreeMap::new();
     for layer in 0..LAYERS {
         for (module, rows, columns) in LINEAR {
             let path = format!("model.layers.{layer}.{module}");
-            let up = factor(&[*rows, RANK], &path, 2 * seed + 1)?;
-            let down = factor(&[RANK, *columns], &path, 2 * seed + 2)?;
+            let up = factor(&[*rows, rank], &path, 2 * seed + 1)?;
+            let down = factor(&[rank, *columns], &path, 2 * seed + 2)?;
             let key = |role: &str| format!("base_model.model.{path}.{role}.weight");
             stored.insert(key("lora_B"), up.clone());
             stored.insert(key("lora_A"), down.clone());
@@ -104,7 +105,7 @@ pub(crate) fn adapter(base: &Path, peft: &Path, file: &Path, seed: u64) -> Resul
                 target: Target::whole(TensorName::new(format!("{path}.weight"))?),
                 form: LoraForm::Matrix,
                 transposed: false,
-                scale: ALPHA / RANK as f64,
+                scale: ALPHA / rank as f64,
                 up,
                 down,
                 mid: None,
@@ -115,7 +116,7 @@ pub(crate) fn adapter(base: &Path, peft: &Path, file: &Path, seed: u64) -> Resul
     }
     adapter.base = bound(&checkpoint, &adapter)?;
     fs::create_dir_all(peft)?;
-    fs::write(peft.join("adapter_config.json"), model::adapter_config())?;
+    fs::write(peft.join("adapter_config.json"), model::adapter_config(rank))?;
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let mut out = BufWriter::new(File::create(peft.join("adapter_model.safetensors"))?);
     let items = stored.iter().map(|(name, tensor)| (name.clone(), tensor));

@@ -64,7 +64,7 @@ pub(crate) fn config() -> String {
 }
 
 /// `adapter_config.json`.
-pub(crate) fn adapter_config() -> String {
+pub(crate) fn adapter_config(rank: u64) -> String {
     let modules: Vec<String> =
         LINEAR.iter().map(|(module, ..)| format!("    {:?}", module.rsplit('.').next())).collect();
     let modules = modules.join(",\n").replace("Some(", "").replace(')', "");
@@ -77,7 +77,7 @@ pub(crate) fn adapter_config() -> String {
   "lora_alpha": {ALPHA},
   "lora_dropout": 0.0,
   "peft_type": "LORA",
-  "r": {RANK},
+  "r": {rank},
   "target_modules": [
 {modules}
   ],
