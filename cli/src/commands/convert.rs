@@ -6,7 +6,7 @@ use crate::console::{Console, Exit, Failure, Run};
 use anyhow::anyhow;
 use fitment_convert::{Converted, FormatId, Loss, OutputFile, Preset, WriteOptions, Written};
 use fitment_core::checkpoint::Checkpoint;
-use fitment_core::{Adapter, Finding};
+use fitment_core::{Adapter, Draft, Finding};
 use fitment_io::FolderFile;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -26,9 +26,18 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
     };
     let (from, Converted { adapter, mut losses, findings, .. }) = open::adapter(&args.src, &files, how)?;
     let preset = Preset::ALL.into_iter().find(|preset| args.preset.as_deref() == Some(preset.name()));
-    let written = fitment_convert::write(&adapter, to, &WriteOptions { base, preset })
-        .map_err(|error| open::of_convert(error, &args.src))?;
-    losses.extend(written.losses.iter().cloned());
+    let failed = |error| open::of_convert(error, &args.src);
+    let form = match (to, preset) {
+        (FormatId::Fitment, None) => {
+            Form::Own(Box::new(Draft::of(&adapter).map_err(|error| failed(error.into()))?))
+        }
+        _ => {
+            let written =
+                fitment_convert::write(&adapter, to, &WriteOptions { base, preset }).map_err(failed)?;
+            losses.extend(written.losses.iter().cloned());
+            Form::Foreign(written)
+        }
+    };
     let output = output_path(args, to)?;
     if !console.json {
         for finding in &findings {
@@ -37,10 +46,18 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         open::say_losses(&losses, console);
     }
     open::refuse_loss(&losses, args.allow_loss)?;
-    save(&output, args, to, &written)?;
+    save(&output, args, to, &form)?;
     let done = Done { from, to, output: &output, adapter: &adapter, losses: &losses, findings: &findings };
     report(args, &done, console)?;
     Ok(Exit::Done)
+}
+
+/// What will be written.
+enum Form<'a> {
+    /// A Fitment file, whose tensors are digested while it is written.
+    Own(Box<Draft<'a>>),
+    /// The files of another format.
+    Foreign(Written<'a>),
 }
 
 /// `-o`, or for a Fitment file the source's name with the format's ending.
@@ -59,11 +76,15 @@ fn output_path(args: &Convert, to: FormatId) -> Result<PathBuf, Failure> {
     }
 }
 
-fn save(output: &Path, args: &Convert, to: FormatId, written: &Written<'_>) -> Result<(), Failure> {
+fn save(output: &Path, args: &Convert, to: FormatId, form: &Form<'_>) -> Result<(), Failure> {
     // Binding or repairing a Fitment file in its own place loses nothing: the one input that may be replaced.
     let in_place = args.src.is_file() && output.canonicalize().ok() == args.src.canonicalize().ok();
     let inputs: &[&Path] = if in_place { &[] } else { &[&args.src] };
     let placing = (args.force, inputs);
+    let written = match form {
+        Form::Own(draft) => return open::save(draft, output, placing).map(|_| ()),
+        Form::Foreign(written) => written,
+    };
     if to.format().is_one_file {
         let [file] = &written.files[..] else {
             return Err(Failure::from(anyhow!("the {to} writer gave {} files", written.files.len())));

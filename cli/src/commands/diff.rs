@@ -6,7 +6,7 @@ use crate::console::{Console, Exit, Failure, Run};
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use anyhow::anyhow;
-use fitment_convert::{FormatId, WriteOptions};
+use fitment_core::Draft;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_diff::{Approximated, Error, Form, LowRank, Options, Summary};
 use fitment_io::{CheckpointDir, Spool};
@@ -30,15 +30,9 @@ pub(crate) fn run(args: &Diff, console: Console) -> Run {
         fitment_convert::record_config(&mut adapter, config);
     }
     adapter.base.name.clone_from(&args.base_name);
-    let written = fitment_convert::write(&adapter, FormatId::Fitment, &WriteOptions::default())
-        .map_err(|error| open::of_convert(error, &args.tuned))?;
-    let [file] = &written.files[..] else {
-        return Err(Failure::from(anyhow!("the Fitment writer gave {} files", written.files.len())));
-    };
-    let placing = (args.force, &[args.base.as_path(), args.tuned.as_path()][..]);
-    let len = file.byte_len();
-    fitment_io::write_file_atomic(&args.output, len, placing, &|out| Ok(file.write_to(out)?))
-        .map_err(of_io)?;
+    let draft = Draft::of(&adapter).map_err(|error| open::of_convert(error.into(), &args.tuned))?;
+    let inputs = [args.base.as_path(), args.tuned.as_path()];
+    let len = open::save(&draft, &args.output, (args.force, &inputs))?;
     report(args, &diff, len, console)?;
     Ok(Exit::Done)
 }

@@ -7,11 +7,10 @@ use crate::console::{Console, Exit, Failure, Run};
 use crate::weighted::Weighted;
 use anyhow::anyhow;
 use fitment_convert::Converted;
-use fitment_convert::each::each;
 use fitment_core::Draft;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::tensor::Bytes;
-use fitment_io::{AdapterFiles, PieceSink, Room};
+use fitment_io::{AdapterFiles, Room};
 use fitment_merge::{
     Culprit, Error, Input, Limit, Merged, Method, Options, Params, SiteRule, Truncated, method,
 };
@@ -108,10 +107,7 @@ fn write(
 ) -> Result<u64, Failure> {
     let draft = Draft::of(&merged.adapter).map_err(|error| open::of_convert(error.into(), output))?;
     let inputs: Vec<&Path> = weighted.iter().map(|adapter| adapter.path.as_path()).collect();
-    let len = draft.byte_len();
-    let write = |sink: &PieceSink<'_>| Ok(draft.write(&each, sink)?);
-    fitment_io::write_pieces_atomic(output, len, (args.force, &inputs), &write).map_err(of_io)?;
-    Ok(len)
+    open::save(&draft, output, (args.force, &inputs))
 }
 
 /// Room on disk as the engine asks for it.

@@ -2,9 +2,11 @@
 
 use crate::args;
 use crate::console::{Console, Exit, Failure};
+use fitment_convert::each::each;
 use fitment_convert::{Ask, Converted, Files, FormatId, Loss, ReadOptions};
+use fitment_core::Draft;
 use fitment_core::checkpoint::Checkpoint;
-use fitment_io::{Access, AdapterFiles, CheckpointDir};
+use fitment_io::{Access, AdapterFiles, CheckpointDir, PieceSink};
 use std::path::Path;
 
 /// How an adapter argument is to be read.
@@ -192,4 +194,12 @@ pub(crate) fn refuse_loss(losses: &[Loss], allowed: bool) -> Result<(), Failure>
 pub(crate) fn without_carrying(losses: &[Loss]) -> Vec<Loss> {
     let carried = |loss: &&Loss| !matches!(loss, Loss::FileLeft { .. });
     losses.iter().filter(carried).cloned().collect()
+}
+
+/// Writes a Fitment file, whole or not at all, each tensor digested on its way; gives its length in bytes.
+pub(crate) fn save(draft: &Draft<'_>, output: &Path, placing: (bool, &[&Path])) -> Result<u64, Failure> {
+    let len = draft.byte_len();
+    let write = |sink: &PieceSink<'_>| Ok(draft.write(&each, sink)?);
+    fitment_io::write_pieces_atomic(output, len, placing, &write).map_err(of_io)?;
+    Ok(len)
 }
