@@ -142,6 +142,8 @@ fn everything_that_can_become_of_a_tensor() {
         let (diff, bytes) = there(&base, &tuned, form);
         let found = &diff.summary;
         assert_eq!((found.unchanged, found.changed, found.created, found.removed), (2, 7, 1, 1));
+        let named: Vec<&str> = found.others.iter().map(|(name, ..)| &**name).collect();
+        assert_eq!(named, ["embed", "gone", "head", "new", "precise"]);
         let adapter = fitment_core::read(&bytes).unwrap();
         let kind = |name: &str| {
             let edit = adapter.edits.iter().find(|edit| edit.target().unwrap().name.as_str() == name);
@@ -275,8 +277,9 @@ fn a_tensor_of_another_shape_is_stored_and_named() {
             (MemoryCheckpoint::new(&base, None).unwrap(), MemoryCheckpoint::new(&tuned, None).unwrap());
         for form in FORMS {
             let (diff, bytes) = there(&base, &tuned, form);
-            let shapes = (Shape::new(&[4, 6]).unwrap(), Shape::new(dims).unwrap());
-            assert_eq!(diff.summary.reshaped, [("head".to_owned(), shapes.0, shapes.1)]);
+            let info =
+                |dims: &[u64]| Some(TensorInfo { dtype: Dtype::BF16, shape: Shape::new(dims).unwrap() });
+            assert_eq!(diff.summary.others, [("head".to_owned(), info(&[4, 6]), info(dims))]);
             let adapter = fitment_core::read(&bytes).unwrap();
             assert!(matches!(&adapter.edits[0], Edit::Set(set) if set.reshape), "{dims:?}");
             let again = applied(&adapter, &tuned);
@@ -288,6 +291,36 @@ fn a_tensor_of_another_shape_is_stored_and_named() {
             assert!(refusal.contains("head") && refusal.contains("another shape"), "{refusal}");
         }
     }
+}
+
+/// Whether a base is the result, or another, is asked of bit-exact changes first: a tensor that is stored whole cannot tell.
+#[test]
+fn a_tensor_stored_whole_does_not_hide_that_a_diff_is_applied_already() {
+    let of = |small: u64, step: f32, dtype: Dtype| {
+        let wide = matrix(64, 64, |row, column| (row * 64 + column) as f32 + step);
+        let columns = 64 * 4 / dtype.bytes().unwrap() as u64;
+        let wide = tensor(dtype, &[64, columns], wide.bytes().to_vec());
+        // Six that are so small that they are stored whole come first.
+        let small = (0..6).map(|number| (format!("a{number}"), noise(&[4], small, 1)));
+        file(&small.chain([("w".to_owned(), wide)]).collect())
+    };
+    let files =
+        [of(0, 0.0, Dtype::F32), of(5, 2.0, Dtype::F32), of(5, 3.0, Dtype::F32), of(0, 0.0, Dtype::BF16)];
+    let [base, tuned, other, retyped] =
+        [0, 1, 2, 3].map(|at: usize| MemoryCheckpoint::new(&files[at], None).unwrap());
+    let (_, bytes) = there(&base, &tuned, Form::Bits);
+    let adapter = fitment_core::read(&bytes).unwrap();
+    assert_eq!(
+        adapter.edits.iter().map(Edit::kind).collect::<Vec<_>>(),
+        [&["set"; 6][..], &["bits"]].concat()
+    );
+    assert!(applied(&adapter, &tuned).unwrap_err().contains("already applied: w is"));
+    let error = applied(&adapter, &other).unwrap_err();
+    assert!(error.contains("this is not the base") && error.contains('w'), "{error}");
+    let allowed = ApplyOptions { allow_base_mismatch: true, ..ApplyOptions::default() };
+    let input = Input { adapter: &adapter, weight: 1.0, name: "diff".to_owned() };
+    let refusal = Plan::new(&[input], &retyped, &allowed).unwrap_err();
+    assert!(refusal.to_string().contains("w: diff was made for"), "{refusal}");
 }
 
 #[test]

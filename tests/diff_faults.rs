@@ -154,7 +154,7 @@ fn tensors_that_changed_places_are_a_diff_or_told_by_name() {
     for form in &FORMS[..3] {
         let output = run(root, &[&["diff", "base", "tuned", "-o", OUT], *form].concat());
         assert_done(&output);
-        let told = "model.layers.3.weight: its shape is [128, 512] in the base and [512, 128] in the tuned";
+        let told = "model.layers.3.weight: BF16 [128, 512] becomes BF16 [512, 128]";
         assert!(stderr(&output).contains(told), "{}", stderr(&output));
         assert_restores(root, 2);
     }

@@ -7,7 +7,7 @@ use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use anyhow::anyhow;
 use fitment_core::Draft;
-use fitment_core::checkpoint::Checkpoint;
+use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_diff::{Approximated, Error, Form, LowRank, Options, Summary};
 use fitment_io::{CheckpointDir, Spool};
 use serde_json::json;
@@ -118,10 +118,10 @@ fn report(args: &Diff, diff: &fitment_diff::Diff, len: u64, console: Console) ->
             "changed": summary.changed,
             "created": summary.created,
             "removed": summary.removed,
-            "reshaped": summary.reshaped.iter().map(|(name, base, tuned)| json!({
+            "others": summary.others.iter().map(|(name, base, tuned)| json!({
                 "name": name,
-                "base": base.dims(),
-                "tuned": tuned.dims(),
+                "base": base.as_ref().map(form),
+                "tuned": tuned.as_ref().map(form),
             })).collect::<Vec<_>>(),
             "changed_elements": summary.changed_elements,
             "elements": summary.elements,
@@ -140,11 +140,7 @@ fn report(args: &Diff, diff: &fitment_diff::Diff, len: u64, console: Console) ->
         let keys = summary.other_config.join(", ");
         console.warn(format_args!("config keys that differ and that a Fitment file does not set: {keys}"));
     }
-    for (name, base, tuned) in &summary.reshaped {
-        console.warn(format_args!(
-            "{name}: its shape is {base} in the base and {tuned} in the tuned checkpoint; stored whole"
-        ));
-    }
+    others(&summary.others, console);
     console.say(format_args!(
         "{} tensors changed, {} unchanged, {} new, {} missing; {:.3} % of the elements changed",
         summary.changed,
@@ -159,6 +155,28 @@ fn report(args: &Diff, diff: &fitment_diff::Diff, len: u64, console: Console) ->
     let size = format!("{len} bytes, {:.2} % of the tuned tensors", 100.0 * size);
     console.say(format_args!("wrote {} ({size})", args.output.display()));
     Ok(())
+}
+
+fn form(info: &TensorInfo) -> serde_json::Value {
+    json!({"dtype": info.dtype.name(), "shape": info.shape.dims()})
+}
+
+/// Tensors that are not of one form in both, by name; of many, the first.
+fn others(found: &[(String, Option<TensorInfo>, Option<TensorInfo>)], console: Console) {
+    /// What is still read.
+    const SHOWN: usize = 20;
+    for (name, base, tuned) in found.iter().take(SHOWN) {
+        let [base, tuned] =
+            [base, tuned].map(|info| info.as_ref().map(|info| format!("{} {}", info.dtype, info.shape)));
+        match (base, tuned) {
+            (Some(base), Some(tuned)) => console.say(format_args!("{name}: {base} becomes {tuned}")),
+            (None, Some(tuned)) => console.say(format_args!("{name}: new, {tuned}")),
+            (base, None) => console.say(format_args!("{name}: missing, {}", base.unwrap_or_default())),
+        }
+    }
+    if found.len() > SHOWN {
+        console.say(format_args!("… and {} more (--json names all)", found.len() - SHOWN));
+    }
 }
 
 /// Each approximated matrix, and the worst of them.

@@ -65,9 +65,8 @@ pub use error::Error;
 pub use low_rank::{Approximated, LowRank};
 pub use spool::{MemorySpool, Spool};
 
-use fitment_core::checkpoint::Checkpoint;
+use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::model::ConfigValue;
-use fitment_core::tensor::Shape;
 use part::{Outcome, Part};
 use std::collections::BTreeSet;
 
@@ -125,8 +124,9 @@ pub struct Summary {
     pub tuned_bytes: u64,
     /// Bytes of the stored tensors.
     pub stored_bytes: u64,
-    /// Tensors whose shape differs in more than the number of rows: name, shape in the base, shape in the tuned checkpoint.
-    pub reshaped: Vec<(String, Shape, Shape)>,
+    /// Tensors that only one has, or that have another dtype or shape, in the order of their names: name, the base's form, the tuned
+    /// checkpoint's.
+    pub others: Vec<(String, Option<TensorInfo>, Option<TensorInfo>)>,
     /// Keys of the config that differ and that no edit can set.
     pub other_config: Vec<String>,
 }
@@ -236,9 +236,9 @@ fn summary(parts: &[Part], other_config: Vec<String>) -> Summary {
             Outcome::LowRank { .. } => &mut summary.changed,
         };
         *count += 1;
-        if let (Outcome::Reshaped, Some((before, _)), Some(after)) = (&part.outcome, &part.base, &part.tuned)
-        {
-            summary.reshaped.push((part.name.clone(), before.shape.clone(), after.shape.clone()));
+        let before = part.base.as_ref().map(|(info, _)| info);
+        if before != part.tuned.as_ref() {
+            summary.others.push((part.name.clone(), before.cloned(), part.tuned.clone()));
         }
         summary.changed_elements += part.changed_elements;
         summary.elements += part.compared_elements;

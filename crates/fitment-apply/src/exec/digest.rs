@@ -4,6 +4,7 @@ use super::error::Error;
 use super::work;
 use crate::plan::{Expected, Plan};
 use fitment_core::checkpoint::Checkpoint;
+use fitment_core::model::Digest;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,11 +68,19 @@ impl Verdicts {
     }
 }
 
-/// The error about a base that is what a bit-exact change makes, when the first differing tensor is.
-fn already_applied(plan: &Plan<'_>, base: &dyn Checkpoint, first: &Mismatch) -> Result<Option<Error>, Error> {
-    let expected = plan.digests.get(&first.target).map_or(&[][..], Vec::as_slice);
-    let result = expected.iter().find_map(|expected| expected.result);
-    let Some(result) = result else { return Ok(None) };
+/// What a bit-exact change makes of a tensor, where there is one.
+fn result_of(plan: &Plan<'_>, tensor: &str) -> Option<Digest> {
+    plan.digests.get(tensor)?.iter().find_map(|expected| expected.result)
+}
+
+/// The error about a base that is what the bit-exact changes make, when the first of them that differs is.
+fn already_applied(
+    plan: &Plan<'_>,
+    base: &dyn Checkpoint,
+    found: &[Mismatch],
+) -> Result<Option<Error>, Error> {
+    let first = found.iter().find_map(|mismatch| Some((mismatch, result_of(plan, &mismatch.target)?)));
+    let Some((first, result)) = first else { return Ok(None) };
     let found = Sha256::digest(base.read(&first.target)?);
     let (tensor, file) = (first.target.clone(), first.file.clone());
     Ok((found[..] == result).then_some(Error::AlreadyApplied { tensor, file }))
@@ -86,7 +95,9 @@ pub(super) fn mismatch_error(
 ) -> Result<Error, Error> {
     let verdicts = Verdicts::default();
     let enough = AtomicBool::new(false);
-    let items: Vec<(&String, &Vec<Expected>)> = plan.digests.iter().collect();
+    let mut items: Vec<(&String, &Vec<Expected>)> = plan.digests.iter().collect();
+    // Bit-exact changes first: they say whether the base is the result, and accept no other.
+    items.sort_by_key(|(_, expected)| expected.iter().all(|expected| expected.result.is_none()));
     work::run(&items, &AtomicBool::new(false), |(name, expected), _| {
         if enough.load(Ordering::Relaxed) {
             return Ok(());
@@ -104,15 +115,14 @@ pub(super) fn mismatch_error(
         Ok(())
     })?;
     let found = verdicts.into_sorted(plan);
-    if let Some(applied) = found.first().and_then(|first| already_applied(plan, base, first).transpose()) {
-        return applied;
+    if let Some(applied) = already_applied(plan, base, &found)? {
+        return Ok(applied);
     }
+    let strict = found.iter().any(|mismatch| result_of(plan, &mismatch.target).is_some());
     let tensors: BTreeSet<String> = found.iter().map(|mismatch| mismatch.target.clone()).collect();
     let tensors: Vec<String> = tensors.into_iter().take(NAMED).collect();
     let named = found.into_iter().filter(|mismatch| tensors.contains(&mismatch.target));
     let files: BTreeSet<String> = named.map(|mismatch| mismatch.file).collect();
     let more = enough.load(Ordering::Relaxed);
-    let expected = tensors.iter().filter_map(|tensor| plan.digests.get(tensor)).flatten();
-    let strict = expected.into_iter().any(|expected| expected.result.is_some());
     Ok(Error::BaseMismatch { files: files.into_iter().collect(), tensors, more, strict })
 }

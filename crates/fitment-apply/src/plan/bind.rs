@@ -38,12 +38,13 @@ impl<'a> Records<'a> {
         Self { files: inputs.iter().map(|input| records_of(input)).collect() }
     }
 
-    /// Compares what the adapter `file` recorded of `name` with the base; gives the digest that is left to check.
+    /// Compares what the adapter `file` recorded of `name` with the base; gives the digest that is left to check. No option accepts
+    /// another dtype for an `exact` change.
     pub(super) fn compare(
         &self,
         (file, input): (usize, &Input<'_>),
         (name, info): (&str, &TensorInfo),
-        allow_mismatch: bool,
+        (allow_mismatch, exact): (bool, bool),
         found: &mut Findings<'_>,
     ) -> Option<Expected> {
         let recorded = self.files.get(file)?.get(name)?;
@@ -59,10 +60,10 @@ impl<'a> Records<'a> {
         }
         if let Some(dtype) = recorded.dtype.filter(|dtype| *dtype != info.dtype) {
             let (file, target, found) = (input.name.clone(), name.to_owned(), info.dtype);
-            if allow_mismatch {
+            if allow_mismatch && !exact {
                 notes.push(Note::DtypeAccepted { file, target, recorded: dtype, found });
             } else {
-                culprits.push(Culprit::RecordedDtype { file, target, recorded: dtype, found });
+                culprits.push(Culprit::RecordedDtype { file, target, recorded: dtype, found, exact });
             }
             return None;
         }

@@ -58,11 +58,11 @@ impl<'a> Builder<'_, 'a> {
         for group in touches.chunk_by(|a, b| a.file == b.file) {
             let file = group[0].file;
             let mut found = Findings { culprits: &mut self.culprits, notes: &mut self.notes };
-            let allow = self.options.allow_base_mismatch;
+            let exact = group.iter().any(|touch| matches!(touch.edit, Edit::Bits(_)));
             expected.extend(self.records.compare(
                 (file, &self.inputs[file]),
                 (name, info),
-                allow,
+                (self.options.allow_base_mismatch, exact),
                 &mut found,
             ));
             expected.extend(group.iter().filter_map(|touch| match touch.edit {
@@ -92,7 +92,7 @@ impl<'a> Builder<'_, 'a> {
                     continue;
                 };
                 let mut found = Findings { culprits: &mut self.culprits, notes: &mut self.notes };
-                let allow = self.options.allow_base_mismatch;
+                let allow = (self.options.allow_base_mismatch, false);
                 let expected = self.records.compare((file, input), (name, info), allow, &mut found);
                 if let Some(expected) = expected {
                     self.digests.entry(name.to_owned()).or_default().push(expected);

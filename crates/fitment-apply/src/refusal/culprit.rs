@@ -125,6 +125,8 @@ pub enum Culprit {
         recorded: Dtype,
         /// The base's.
         found: Dtype,
+        /// It is changed bit by bit, which no other dtype can be.
+        exact: bool,
     },
     /// Two adapters were bound to different bases.
     #[error("{target}: {first} and {second} were made for different bases")]
@@ -282,7 +284,10 @@ impl Culprit {
             Culprit::MissingTarget { .. } => {
                 Some("check that the adapter is for this base; --skip PATTERN leaves targets out")
             }
-            Culprit::RecordedDtype { .. } => {
+            Culprit::RecordedDtype { exact: true, .. } => {
+                Some("a bit-exact change is of one base alone: apply it to that, or take the diff again")
+            }
+            Culprit::RecordedDtype { exact: false, .. } => {
                 Some("--allow-base-mismatch accepts other dtypes and digests, and lists them")
             }
             Culprit::NotFinite { .. } => {

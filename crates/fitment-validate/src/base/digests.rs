@@ -5,7 +5,8 @@ use crate::rules;
 use fitment_convert::each;
 use fitment_core::checkpoint::CheckpointError;
 use fitment_core::identity::{hex, sha256};
-use fitment_core::model::Digest;
+use fitment_core::model::{Digest, Edit, Target};
+use std::collections::BTreeMap;
 
 /// Hashes every tensor with a recorded digest; gives how many.
 pub(super) fn check(fit: &mut Fit<'_, '_>) -> Result<u64, CheckpointError> {
@@ -17,18 +18,36 @@ pub(super) fn check(fit: &mut Fit<'_, '_>) -> Result<u64, CheckpointError> {
     }
     let base = fit.base;
     let found = each::map(&jobs, |job| base.read(&job.name).map(|bytes| sha256(&bytes)));
+    let results: BTreeMap<&str, Digest> = fit.edits().filter_map(result).collect();
     for (job, found) in jobs.iter().zip(found) {
         let found = found?;
-        if found != job.recorded {
-            let message = format!(
-                "the base differs here from the one that the adapter was made for: SHA-256 {}, recorded {}",
-                short(&found),
-                short(&job.recorded)
-            );
-            fit.report(&rules::B_DIGEST, &job.name, message);
+        if found == job.recorded {
+            continue;
+        }
+        let (digest, recorded) = (short(&found), short(&job.recorded));
+        let differs = || {
+            format!(
+                "the base differs here from the one that the adapter was made for: SHA-256 {digest}, recorded {recorded}"
+            )
+        };
+        match results.get(&*job.name) {
+            Some(result) if *result == found => {
+                let message = "already applied: the base has here what the adapter makes";
+                fit.report(&rules::B_EXACT, &job.name, message);
+            }
+            Some(_) => fit.report(&rules::B_EXACT, &job.name, differs()),
+            None => fit.report(&rules::B_DIGEST, &job.name, differs()),
         }
     }
     Ok(jobs.len() as u64)
+}
+
+/// The target of a bit-exact change, and what becomes of it.
+fn result<'f>((edit, target): (&Edit<'_>, &'f Target)) -> Option<(&'f str, Digest)> {
+    match edit {
+        Edit::Bits(bits) => Some((target.name.as_str(), bits.result)),
+        _ => None,
+    }
 }
 
 struct Job {

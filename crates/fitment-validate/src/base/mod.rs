@@ -3,6 +3,7 @@
 mod coverage;
 mod created;
 mod digests;
+mod exact;
 mod identity;
 mod names;
 mod quantised;
@@ -45,6 +46,7 @@ pub(crate) fn check(
     names::check(&mut fit);
     created::check(&mut fit);
     vocabulary::check(&mut fit);
+    exact::check(&mut fit);
     shapes::check(&mut fit);
     sites::check(&mut fit);
     identity::check(&mut fit);

@@ -21,10 +21,13 @@ fn absent(fit: &mut Fit<'_, '_>, ties: &[Tied]) {
     let unties = fit.adapter.edits.iter().any(|edit| {
         matches!(edit, Edit::Config(ConfigEdit { value: ConfigValue::TieWordEmbeddings(false), .. }))
     });
+    // What was taken from two checkpoints makes the second one of the first, whatever it holds.
+    let compared = fit.adapter.edits.iter().any(|edit| matches!(edit, Edit::Bits(_)))
+        || fit.adapter.base.tensors.iter().any(|tensor| tensor.unchanged);
     for target in fit.targets() {
         let name = target.name.to_string();
         // An untied head has a bias of its own.
-        let belongs = |tie: &Tied| tie.is_bias() && unties && created.contains(&name);
+        let belongs = |tie: &Tied| (compared || tie.is_bias() && unties) && created.contains(&name);
         let tie = ties.iter().find(|tie| tie.absent.contains(&name) && !belongs(tie));
         if let Some(tie) = tie.filter(|_| !fit.base.tensors().contains_key(&name)) {
             let verb = if created.contains(&name) { "creates" } else { "changes" };
