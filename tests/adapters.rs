@@ -282,6 +282,38 @@ fn what_came_from_the_library_goes_back_as_it_was() {
     }
 }
 
+/// Orthogonal projections are LoReFT's, plain ones NoReFT's or DiReFT's: the option decides only between those two.
+#[test]
+fn a_formula_that_the_files_contradict_is_refused() {
+    for (case, formula) in [("loreft", "direft"), ("loreft_tied_bin", "noreft"), ("noreft", "loreft")] {
+        let files = AdapterFiles::load(&fixture("adapters").join(case).join("adapter")).unwrap();
+        let options = ReadOptions { formula: Some(formula), ..ReadOptions::default() };
+        let error = fitment_convert::read(&files.iter().collect(), &options).unwrap_err().to_string();
+        assert!(error.contains(&format!("--formula {formula} contradicts the files")), "{case}: {error}");
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_refused() {
+    for (case, part) in
+        [("loreft", "bias"), ("bn_parallel_llama", "adapter_up.weight"), ("lora_llama", "lora_B")]
+    {
+        let loaded = AdapterFiles::load(&fixture("adapters").join(case).join("adapter")).unwrap();
+        let mut blobs: Vec<(String, Vec<u8>)> =
+            loaded.iter().map(|(path, bytes)| (path.to_owned(), bytes.to_vec())).collect();
+        let (_, bytes) = blobs.iter_mut().find(|(path, _)| path == "adapter.safetensors").unwrap();
+        let (header, metadata) = SafeTensors::read_metadata(bytes).unwrap();
+        let name = metadata.tensors().into_keys().find(|name| name.ends_with(part)).unwrap();
+        let start = 8 + header + metadata.info(&name).unwrap().data_offsets.0;
+        bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let files: Files<'_> = blobs.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        let error = fitment_convert::read(&files, &ReadOptions::default()).unwrap_err();
+        let fitment_convert::Error::Malformed { findings } = error else { panic!("{case}: {error}") };
+        assert_eq!(findings.len(), 1, "{case}");
+        assert_eq!((findings[0].code.0, &*findings[0].place), ("E012", &*name), "{case}");
+    }
+}
+
 #[test]
 fn what_was_changed_since_does_not_go_back() {
     for case in ["bn_parallel_llama", "lora_gpt2"] {

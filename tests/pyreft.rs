@@ -470,7 +470,9 @@ fn damaged_tensors_are_findings() {
     assert_eq!(validated(&put("gate", zeros(&[3]))), ("R012".to_owned(), false));
     let bytes: Vec<u8> = (0..3).flat_map(|_| f32::NAN.to_le_bytes()).collect();
     let nan = Tensor::owned(Dtype::F32, Shape::new(&[3]).unwrap(), bytes).unwrap();
-    assert_eq!(validated(&put("bias", nan)).0, "E012");
+    assert_eq!(validated(&put("bias", nan.clone())), ("E012".to_owned(), true));
+    // Kept without effect.
+    assert_eq!(validated(&put("gate", nan)), ("R012".to_owned(), false));
     let half = with_tensors(|tensors| {
         let up = tensors.get_mut("rotate_layer").unwrap();
         *up = Tensor::owned(Dtype::F16, up.shape().clone(), vec![0u8; 16 * 3 * 2]).unwrap();

@@ -89,3 +89,16 @@ fn lobireft_at_every_token_is_a_control_vector() {
     let adapter = read(&files.iter().collect(), &said()).unwrap().adapter;
     assert!(write(&adapter, FormatId::Gguf, &WriteOptions::default()).is_err());
 }
+
+/// pyvene takes heads by numbers that are given when the model runs.
+#[test]
+fn a_site_of_every_head_is_not_written() {
+    let files = load("loreft_trained");
+    let mut adapter = read(&files.iter().collect(), &said()).unwrap().adapter;
+    for edit in &mut adapter.edits {
+        let Edit::Intervention(edit) = edit else { panic!("{edit:?}") };
+        edit.site = Site::Layer { layer: 1, component: SiteComponent::HeadQueryOutput };
+    }
+    let refused = write(&adapter, FormatId::Pyreft, &WriteOptions::default()).unwrap_err();
+    assert!(refused.to_string().contains("which heads"), "{refused}");
+}

@@ -124,6 +124,12 @@ impl Error {
         Error::Option { option: ask.option().to_owned(), reason, hint: "leave it out".to_owned() }
     }
 
+    /// A class of ReFT that the files are not of.
+    pub(crate) fn contradicts(class: &str, of_files: &str, hint: &str) -> Self {
+        let reason = format!("contradicts the files: they are of {of_files}");
+        Error::Option { option: format!("{} {class}", Ask::Formula.option()), reason, hint: hint.to_owned() }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {

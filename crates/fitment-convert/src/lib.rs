@@ -69,6 +69,7 @@ pub mod each;
 mod error;
 pub mod fastchat;
 mod files;
+mod finite;
 pub mod fitment;
 mod formats;
 pub mod gguf;

@@ -4,7 +4,8 @@ use super::config::{self, Config, Parsed};
 use super::folder::{CONFIG, Folder};
 use super::keys::{self, Part};
 use super::methods::Method;
-use super::{bottleneck, lora, rules};
+use super::{bottleneck, edits, lora, rules};
+use crate::finite;
 use crate::orthogonal;
 use fitment_core::Finding;
 use fitment_core::tensor::{Dtype, Tensor};
@@ -85,7 +86,8 @@ pub(super) fn inspect<'a>(folder: &Folder<'a>) -> Inspected<'a> {
         Method::Bottleneck(_) | Method::Lora(_) => return seen,
     }
     if folder.weights.is_some() {
-        let findings = of_all_methods(&seen);
+        let mut findings = of_all_methods(&seen);
+        findings.extend(not_finite(folder, &seen));
         seen.findings.extend(findings);
     }
     seen
@@ -148,6 +150,15 @@ fn of_all_methods(seen: &Inspected<'_>) -> Vec<Finding> {
         say(&rules::H_LAYERS, "config", format!("leave_out has {left_out:?}, and so have the tensors"));
     }
     findings
+}
+
+/// Tensors with a NaN or an infinity, but for those of units that do nothing, which are kept as they are.
+fn not_finite(folder: &Folder<'_>, seen: &Inspected<'_>) -> Vec<Finding> {
+    let idle = seen.units.iter().filter(|unit| edits::is_idle(unit, &seen.config));
+    let idle: BTreeSet<_> = idle.map(|unit| (unit.block.as_str(), unit.unit)).collect();
+    let acts = |name: &str| keys::parse(name).is_none_or(|key| !idle.contains(&(key.block, key.unit)));
+    let acting = folder.tensors.iter().filter(|(name, _)| acts(name));
+    finite::check_all(&acting.map(|(name, tensor)| (name.clone(), tensor)).collect::<Vec<_>>())
 }
 
 /// Sorts the tensors into units.

@@ -24,7 +24,8 @@
 //! other tokens than it read them from. That is not reproduced: each token gets what its unit makes of it.
 //!
 //! The library does not save whether the projection is subtracted: NoReFT and DiReFT have the same files, and it loads
-//! both as NoReFT. [`ReadOptions::formula`](crate::ReadOptions::formula) says which it is. What is written anew holds
+//! both as NoReFT. [`ReadOptions::formula`](crate::ReadOptions::formula) says which it is; orthogonal projections are LoReFT's,
+//! and any other word for them is refused. What is written anew holds
 //! `W + P` for a DiReFT's `W`, so that the library computes it.
 //!
 //! **Bottleneck adapters** are interventions at every token, at places that depend on the config and on the class of the

@@ -20,7 +20,8 @@ const HEADS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
 ///
 /// # Errors
 /// [`Error::Malformed`] for files that break a rule; [`Error::Unsupported`] for another method, or what has no edit here;
-/// [`Error::Ambiguous`] when the projection is not orthogonal and `formula` does not say whether it is subtracted; those of a base that does not fit a LoRA.
+/// [`Error::Ambiguous`] when the projection is not orthogonal and `formula` does not say whether it is subtracted;
+/// [`Error::Option`] for a `formula` that the files contradict; those of a base that does not fit a LoRA.
 pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let folder = folder::open(files, options.adapter_name)?;
     let mut seen = inspect(&folder);
@@ -116,14 +117,17 @@ fn reft<'a>(seen: &Inspected<'a>, options: &ReadOptions<'_>) -> Result<Content<'
     Ok(Content { edits, kept, losses, ..Content::default() })
 }
 
-/// Whether the projection is subtracted is saved nowhere; only LoReFT shows itself.
+/// Whether the projection is subtracted is saved nowhere. Orthogonal ones are LoReFT's; of plain ones `stated` decides.
 fn formula(units: &[Unit<'_>], stated: Option<&str>) -> Result<Formula, Error> {
     const HINT: &str =
         "say how it was trained: --formula noreft (the projection is subtracted) or --formula direft";
     let is_orthogonal = units.iter().any(|unit| matches!(unit.projection, Projection::Orthogonal { .. }));
     match stated {
-        Some("noreft" | "loreft") => Ok(Formula::Subtracted),
-        Some("direft") => Ok(Formula::Direct),
+        Some("loreft") if is_orthogonal => Ok(Formula::Subtracted),
+        Some("noreft") if !is_orthogonal => Ok(Formula::Subtracted),
+        Some("direft") if !is_orthogonal => Ok(Formula::Direct),
+        Some("loreft") => Err(Error::contradicts("loreft", "direft, noreft", HINT)),
+        Some(class @ ("noreft" | "direft")) => Err(Error::contradicts(class, "loreft", "leave it out")),
         Some(other) => Err(Error::Option {
             option: format!("--formula {}", one_line(other)),
             reason: "is no formula of this library".to_owned(),

@@ -1,5 +1,6 @@
 //! The values of a tensor, as far as a check needs them: sign, zero and finiteness.
 
+use crate::finite;
 use fitment_core::finding::rules;
 use fitment_core::tensor::{Dtype, Tensor};
 use fitment_core::{Finding, Severity};
@@ -7,7 +8,7 @@ use half::{bf16, f16};
 
 /// What is remarkable about a factor's values.
 pub(super) fn check_factor(key: &str, tensor: &Tensor<'_>) -> Option<Finding> {
-    check_finite(key, tensor).or_else(|| {
+    finite::check(key, tensor).or_else(|| {
         let has_values = tensor.dtype().is_weight() && tensor.elements() > 0;
         let all_zero = has_values && position(tensor, |value| value != 0.0).is_none();
         all_zero.then(|| {
@@ -16,15 +17,9 @@ pub(super) fn check_factor(key: &str, tensor: &Tensor<'_>) -> Option<Finding> {
     })
 }
 
-/// The first element that is NaN or infinite.
-pub(super) fn check_finite(key: &str, tensor: &Tensor<'_>) -> Option<Finding> {
-    let at = position(tensor, |value| !value.is_finite())?;
-    Some(Finding::new(&rules::E_NOT_FINITE, key, format!("element {at} is NaN or infinite")))
-}
-
 /// A magnitude is positive, in every element.
 pub(super) fn check_magnitude(key: &str, tensor: &Tensor<'_>) -> Option<Finding> {
-    check_finite(key, tensor).or_else(|| {
+    finite::check(key, tensor).or_else(|| {
         let at = position(tensor, |value| value <= 0.0)?;
         let message = format!("element {at} is not above 0");
         let finding = Finding::new(&rules::E_MAGNITUDE_SIGN, key, message);

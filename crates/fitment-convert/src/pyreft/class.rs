@@ -140,7 +140,7 @@ impl Class {
     }
 
     /// Whether what the class computes takes a tensor of that name.
-    fn uses(self, key: &str) -> bool {
+    pub(super) fn uses(self, key: &str) -> bool {
         let rotation =
             ["rotate_layer.parametrizations.weight.original", "rotate_layer.parametrizations.weight.0.base"];
         let source = ["learned_source.weight", "learned_source.bias"];

@@ -5,6 +5,7 @@ use super::place::{PREFIX, Place, SUFFIX};
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
+use crate::finite;
 use crate::several;
 use crate::weights;
 use fitment_core::Finding;
@@ -94,6 +95,7 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
         }
         Some((_, Ok(_))) | None => folder.by_names(&mut left),
     }
+    folder.check_values();
     for name in left.keys() {
         let message = "the config has no representation for it";
         folder.findings.push(Finding::new(&rules::R_FILE_EXTRA, name.clone(), message));
@@ -107,6 +109,17 @@ impl<'a> Folder<'a> {
         let weights = weights::torch(path, bytes, &rules::R_MODEL);
         self.findings.extend(weights.findings);
         self.model = weights.tensors.into_iter().collect();
+    }
+
+    /// What a class computes with is finite.
+    fn check_values(&mut self) {
+        let tensors = self.members.iter().flat_map(|member| {
+            let used =
+                member.tensors.iter().filter(|(key, _)| member.classes.iter().any(|class| class.uses(key)));
+            used.map(|(key, tensor)| (format!("{}/{key}", member.file), tensor))
+        });
+        let found = finite::check_all(&tensors.collect::<Vec<_>>());
+        self.findings.extend(found);
     }
 
     fn by_config(&mut self, config: &Value, left: &mut BTreeMap<String, &'a [u8]>) {

@@ -117,15 +117,16 @@ impl Place {
     /// The names that a file of this place may have, behind the prefix and before its number.
     pub(super) fn stems(&self) -> [String; 2] {
         let Self { layer, component, unit, units, .. } = self;
+        let joined = unit.replace('.', "_");
         if component.contains('.') {
             let path = component.replace('.', "_");
             [
-                format!("comp_{path}_unit_{unit}_nunit_{units}"),
+                format!("comp_{path}_unit_{joined}_nunit_{units}"),
                 format!("comp.{component}.unit.{unit}.nunit.{units}"),
             ]
         } else {
             [
-                format!("layer_{layer}_comp_{component}_unit_{unit}_nunit_{units}"),
+                format!("layer_{layer}_comp_{component}_unit_{joined}_nunit_{units}"),
                 format!("layer.{layer}.comp.{component}.unit.{unit}.nunit.{units}"),
             ]
         }
@@ -134,6 +135,12 @@ impl Place {
     /// The site, in the words of the model.
     pub(super) fn site(&self, file: &str) -> Result<Site, Finding> {
         let unsupported = |message: String| Finding::new(&rules::R_UNSUPPORTED, file, message);
+        if matches!(&*self.unit, "h" | "h.pos" | "h_pos") {
+            return Err(unsupported(format!(
+                "its unit is {:?}: which heads it changes is said when the model runs and no file holds it, a site here has every head",
+                self.unit
+            )));
+        }
         if self.unit != "pos" || self.units != 1 {
             return Err(unsupported(format!(
                 "it acts on {} units {:?}, not on one position",
@@ -144,6 +151,13 @@ impl Place {
             return Err(unsupported("its states are cut into subspaces".to_owned()));
         }
         if let Some(component) = SiteComponent::from_name(&self.component) {
+            if component.is_per_head() {
+                let message = format!(
+                    "its component is {}, its unit \"pos\": pyvene runs heads by the unit \"h.pos\" only",
+                    component.name()
+                );
+                return Err(unsupported(message));
+            }
             return Ok(Site::Layer { layer: self.layer, component });
         }
         // A PEFT model calls what it wraps `base_model.model`.
@@ -218,6 +232,20 @@ mod tests {
             Some("model.layers.15.output")
         );
         assert_eq!(site("block_outputs"), None);
+    }
+
+    #[test]
+    fn heads_have_their_file_and_are_refused_by_what_they_lack() {
+        let component = "head_attention_value_output";
+        let heads = Place::of(&json!([1, component, "h.pos", 1, 2, null, null, null])).expect("a place");
+        let stem = format!("layer_1_comp_{component}_unit_h_pos_nunit_1");
+        assert_eq!(heads.stems()[0], stem);
+        let (named, _) = Place::of_name(&format!("{stem}#0")).expect("a name");
+        let positions = Place { unit: "pos".to_owned(), ..named.clone() };
+        for (place, reason) in [(heads, "which heads"), (named, "which heads"), (positions, "by the unit")] {
+            let finding = place.site("file").expect_err("no site");
+            assert!(finding.code.0 == "R010" && finding.message.contains(reason), "{}", finding.message);
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         return Err(Error::Unsupported {
             what: other.place.clone(),
             reason: other.message.clone(),
-            hint: "convert the folder without it, or write it again as one of the six classes".to_owned(),
+            hint: "convert the folder without it, or train it as one of the six classes on whole states of positions".to_owned(),
         });
     }
     fail_on_errors(&mut findings)?;
@@ -134,14 +134,8 @@ fn classes(folder: &Folder<'_>, said: &Said) -> Result<Vec<Class>, Error> {
     let possible = || folder.members.iter().flat_map(|member| member.classes);
     if let Some(class) = said.formula.filter(|class| !possible().any(|other| other == class)) {
         let names: BTreeSet<&str> = possible().map(|class| class.name()).collect();
-        return Err(Error::Option {
-            option: format!("--formula {}", class.name()),
-            reason: format!(
-                "contradicts the files: they are of {}",
-                names.into_iter().collect::<Vec<_>>().join(", ")
-            ),
-            hint: "leave it out".to_owned(),
-        });
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Error::contradicts(class.name(), &names, "leave it out"));
     }
     let one = |member: &Member<'_>| match member.classes {
         [class] => Ok(*class),

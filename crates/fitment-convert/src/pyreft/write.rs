@@ -139,6 +139,11 @@ fn held<'a>(
     if intervention.activation.is_some() {
         return Err("pyreft loses an activation when it loads the folder".to_owned());
     }
+    if component.is_per_head() {
+        return Err(
+            "pyvene has no word for every head: which heads change is said when the model runs".to_owned()
+        );
+    }
     let component = component.name();
     let stem = format!("layer_{layer}_comp_{component}_unit_pos_nunit_1");
     let place = Place { stem, layer, component };

@@ -1,5 +1,6 @@
 //! Factors of a module against each other.
 
+use crate::finite;
 use crate::peft::config::Refusal;
 use crate::peft::contents::{Contents, Copies, Entry, Module};
 use crate::peft::keys::Whole;
@@ -145,7 +146,7 @@ impl Checker {
         self.findings.extend(factors);
         let others = [&module.bias, &module.tokens];
         let others =
-            others.into_iter().flatten().filter_map(|entry| values::check_finite(&entry.key, &entry.tensor));
+            others.into_iter().flatten().filter_map(|entry| finite::check(&entry.key, &entry.tensor));
         self.findings.extend(others);
         let magnitude = module.magnitude.as_ref();
         self.findings.extend(magnitude.and_then(|entry| values::check_magnitude(&entry.key, &entry.tensor)));
@@ -173,7 +174,7 @@ impl Checker {
     fn whole(&mut self, copies: &Copies<'_>) {
         for entry in copies.values() {
             if self.entry(entry) {
-                self.findings.extend(values::check_finite(&entry.key, &entry.tensor));
+                self.findings.extend(finite::check(&entry.key, &entry.tensor));
             }
         }
         let primary = primary(copies).and_then(|kind| copies.get(&kind));
