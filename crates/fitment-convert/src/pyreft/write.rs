@@ -46,7 +46,7 @@ pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Wr
             Ok((place, loreft)) => {
                 let number = *seen.entry(place.stem.clone()).and_modify(|number| *number += 1).or_insert(0);
                 let key = format!("{}#{number}", place.stem);
-                files.push(file(&key, &loreft)?);
+                files.push(file(&key, &loreft, adapter)?);
                 let extent = |axis: usize| loreft.rotation.dims().get(axis).copied();
                 entries.push(Entry { key, place, rank: extent(1), width: extent(0) });
             }
@@ -242,15 +242,29 @@ fn size(extent: u64) -> Result<usize, String> {
     usize::try_from(extent).map_err(|_| "it is too large".to_owned())
 }
 
-fn file<'a>(key: &str, loreft: &Loreft<'a>) -> Result<OutputFile<'a>, Error> {
+/// One intervention, and what its file held beside it: pyreft reads three tensors and passes over others.
+fn file<'a>(key: &str, loreft: &Loreft<'a>, adapter: &Adapter<'a>) -> Result<OutputFile<'a>, Error> {
     let item = |name: &str, tensor: &Tensor<'a>| Item {
         name: name.to_owned(),
         tensor: tensor.clone(),
         order: Order::RowMajor,
     };
-    let items =
-        [item("weight", &loreft.weight), item("bias", &loreft.bias), item("rotate_layer", &loreft.rotation)];
+    let mut items = vec![
+        item("weight", &loreft.weight),
+        item("bias", &loreft.bias),
+        item("rotate_layer", &loreft.rotation),
+    ];
     let stem = format!("{PREFIX}{key}");
+    let of_file = format!("{stem}{SUFFIX}/");
+    let source = adapter.source.as_ref().filter(|source| source.format == "pyreft");
+    for kept in source.iter().flat_map(|source| &source.kept) {
+        // Widths that the class counts for itself are no parameters.
+        let name = kept.key.strip_prefix(&of_file).filter(|_| kept.value.dtype().is_weight());
+        let name = name.filter(|name| items.iter().all(|item| item.name != *name));
+        if let Some(name) = name {
+            items.push(item(name, &kept.value));
+        }
+    }
     let archive = Archive::new(&stem, &items).map_err(|error| Error::Unsupported {
         what: stem.clone(),
         reason: error.to_string(),
