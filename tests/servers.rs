@@ -88,6 +88,15 @@ fn an_adapter_that_needs_its_base_is_judged_without_it() {
     }
 }
 
+/// What only a base can tell is no refusal of the server's.
+#[test]
+fn names_of_llama_cpp_are_not_known_without_the_base() {
+    let (folder, server) = (fixture("peft/linear"), find("llama.cpp").unwrap());
+    let without = told(&judged(&folder, None, None, server));
+    assert_eq!(without, ["V005 nothing was checked for llama.cpp of October 2026 ()"]);
+    assert_eq!(told(&judged(&folder, None, Some(&folder.join("base")), server)), [""; 0]);
+}
+
 #[test]
 fn rules_are_whole_sentences_and_servers_have_names_of_their_own() {
     for server in SERVERS {

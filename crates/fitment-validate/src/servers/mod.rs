@@ -120,6 +120,12 @@ pub(crate) fn check(
     let written = match write(&plain, server.takes, &WriteOptions::on(base)) {
         Ok(written) => written,
         Err(error @ ConvertError::Base(_)) => return Err(error),
+        // Not the server's refusal: more has to be known first.
+        Err(error @ ConvertError::Ambiguous { .. }) => {
+            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            let message = format!("nothing was checked for {}: {error}{hint}", server.named());
+            return Ok(vec![Finding::new(&rules::V_UNKNOWN, "", message)]);
+        }
         Err(error) => {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
             let message = format!("{} loads {}: {error}{hint}", server.named(), server.loads());
