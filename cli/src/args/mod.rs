@@ -141,6 +141,9 @@ pub(crate) struct Convert {
     /// Write although something that changes the function is lost
     #[arg(long)]
     pub(crate) allow_loss: bool,
+    /// Refuse what would only be warned of, such as keys that the tool does not know
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Carry all other files of the folder along
     #[arg(long)]
     pub(crate) keep_files: bool,

@@ -6,7 +6,7 @@ use crate::console::{Console, Exit, Failure, Run};
 use anyhow::anyhow;
 use fitment_convert::{Converted, FormatId, Loss, OutputFile, Preset, WriteOptions, Written};
 use fitment_core::checkpoint::Checkpoint;
-use fitment_core::{Adapter, Draft, Finding};
+use fitment_core::{Adapter, Draft, Finding, Severity};
 use fitment_io::FolderFile;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -46,10 +46,23 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         open::say_losses(&losses, console);
     }
     open::refuse_loss(&losses, args.allow_loss)?;
+    refuse_warnings(&findings, args.strict)?;
     save(&output, args, to, &form)?;
     let done = Done { from, to, output: &output, adapter: &adapter, losses: &losses, findings: &findings };
     report(args, &done, console)?;
     Ok(Exit::Done)
+}
+
+/// With `--strict`, what is only suspicious is an error.
+fn refuse_warnings(findings: &[Finding], strict: bool) -> Result<(), Failure> {
+    let mut warnings = findings.iter().filter(|finding| finding.severity >= Severity::Warning);
+    let Some(first) = warnings.next().filter(|_| strict) else { return Ok(()) };
+    let more = match warnings.count() {
+        0 => String::new(),
+        count => format!(" (and {count} more)"),
+    };
+    let error = anyhow!("{} {}: {}{more}", first.code, first.place, first.message);
+    Err(Failure::new(Exit::Findings, error).hint("mend it, or convert without --strict"))
 }
 
 /// What will be written.
