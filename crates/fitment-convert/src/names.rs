@@ -12,6 +12,7 @@
 
 use crate::bind::unmapped;
 use crate::error::{Clash, Error};
+use crate::loss::Loss;
 use crate::tying::{Tied, find_tied};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::model::TensorName;
@@ -360,6 +361,38 @@ fn in_class(family: &Family, disk: &str) -> String {
         }
     }
     name
+}
+
+/// Where the tensors of the adapter are in the base.
+#[derive(Default)]
+pub(crate) struct Places {
+    /// Name in the class → name on disk.
+    pub(crate) names: BTreeMap<String, String>,
+    /// Name on disk → its other uses.
+    pub(crate) tied: BTreeMap<TensorName, Vec<TensorName>>,
+    /// Where a name on disk is another: the first of them.
+    pub(crate) renamed: Option<Loss>,
+}
+
+/// [`resolve`], for formats that name tensors as a class of the model does.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) fn placed(wants: &[Want], base: &dyn Checkpoint) -> Result<Places, Error> {
+    let found = resolve(wants, base)?;
+    let place = |want: &Want| {
+        let disk = found.on_disk(&want.name).unwrap_or(&want.name);
+        (want.name.clone(), disk.to_owned())
+    };
+    let names: BTreeMap<String, String> = wants.iter().map(place).collect();
+    let moved = |(name, disk): &(&String, &String)| name != disk;
+    let renamed = names.iter().find(moved).map(|(from, to)| Loss::Renamed {
+        from: from.clone(),
+        to: to.clone(),
+        targets: names.iter().filter(moved).count(),
+    });
+    let tied = found.other_uses(names.values().map(String::as_str))?;
+    Ok(Places { names, tied, renamed })
 }
 
 #[cfg(test)]

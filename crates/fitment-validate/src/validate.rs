@@ -148,8 +148,10 @@ fn served(
         };
         match found {
             Some(found) => {
+                if found.iter().all(|finding| finding.code != rules::V_UNKNOWN.code) {
+                    checked.servers.push(server.name);
+                }
                 findings.extend(found);
-                checked.servers.push(server.name);
             }
             None => {
                 let message = format!("nothing was checked for {}", server.named());

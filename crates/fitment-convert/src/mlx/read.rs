@@ -4,7 +4,7 @@ use crate::bind::bind;
 use crate::error::Error;
 use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
-use crate::names::{Fit, Want, resolve};
+use crate::names::{Fit, Places, Want, placed};
 use crate::read::{Converted, ReadOptions};
 use crate::several;
 use crate::tying::is_vocabulary_module;
@@ -94,16 +94,6 @@ fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
     }
 }
 
-/// Where the tensors of the adapter are in the base.
-#[derive(Default)]
-struct Places {
-    /// Name in the class → name on disk.
-    names: BTreeMap<String, String>,
-    /// Name on disk → its other uses.
-    tied: BTreeMap<TensorName, Vec<TensorName>>,
-    renamed: Option<Loss>,
-}
-
 /// The names of the base for those of the adapter, where there is a base.
 fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<Places, Error> {
     let Some(base) = base else { return Ok(Places::default()) };
@@ -122,20 +112,7 @@ fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<Places, 
     };
     let wants: Vec<Want> =
         folder.units.iter().map(of_unit).chain(folder.whole.iter().map(of_whole)).collect();
-    let found = resolve(&wants, base)?;
-    let place = |want: &Want| {
-        let disk = found.on_disk(&want.name).unwrap_or(&want.name);
-        (want.name.clone(), disk.to_owned())
-    };
-    let names: BTreeMap<String, String> = wants.iter().map(place).collect();
-    let moved = |(name, disk): &(&String, &String)| name != disk;
-    let renamed = names.iter().find(moved).map(|(from, to)| Loss::Renamed {
-        from: from.clone(),
-        to: to.clone(),
-        targets: names.iter().filter(moved).count(),
-    });
-    let tied = found.other_uses(names.values().map(String::as_str))?;
-    Ok(Places { names, tied, renamed })
+    placed(&wants, base)
 }
 
 /// The weight's extents by the shapes of its factors.

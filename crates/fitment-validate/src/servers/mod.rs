@@ -120,16 +120,17 @@ pub(crate) fn check(
     let written = match write(&plain, server.takes, &WriteOptions::on(base)) {
         Ok(written) => written,
         Err(error @ ConvertError::Base(_)) => return Err(error),
-        // Not the server's refusal: more has to be known first.
-        Err(error @ ConvertError::Ambiguous { .. }) => {
-            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            let message = format!("nothing was checked for {}: {error}{hint}", server.named());
-            return Ok(vec![Finding::new(&rules::V_UNKNOWN, "", message)]);
-        }
         Err(error) => {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            let message = format!("{} loads {}: {error}{hint}", server.named(), server.loads());
-            return Ok(vec![Finding::new(&rules::V_REFUSED, "", message)]);
+            let (name, loads) = (server.named(), server.loads());
+            // What more has to be known for is not the server's refusal.
+            let (rule, message) = match error {
+                ConvertError::Ambiguous { .. } => {
+                    (&rules::V_UNKNOWN, format!("nothing was checked for {name}: {error}{hint}"))
+                }
+                _ => (&rules::V_REFUSED, format!("{name} loads {loads}: {error}{hint}")),
+            };
+            return Ok(vec![Finding::new(rule, "", message)]);
         }
     };
     let mut findings = not_held(&written.losses, server);

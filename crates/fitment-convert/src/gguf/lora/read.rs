@@ -5,7 +5,7 @@ use super::{A, B, EMBEDDING};
 use crate::bind::bind;
 use crate::error::Error;
 use crate::loss::Loss;
-use crate::names::{Fit, Want, resolve};
+use crate::names::{Fit, Places, Want, placed};
 use crate::pass::gather::gathered;
 use crate::pass::rows::{RowOrder, undone};
 use crate::read::ReadOptions;
@@ -84,16 +84,6 @@ fn known(contents: &Contents<'_>, base: Option<&dyn Checkpoint>) -> Result<Facts
     }
 }
 
-/// Where the tensors of the adapter are in the base.
-#[derive(Default)]
-struct Places {
-    /// Name in the class → name on disk.
-    names: BTreeMap<String, String>,
-    /// Name on disk → its other uses.
-    tied: BTreeMap<TensorName, Vec<TensorName>>,
-    renamed: Option<Loss>,
-}
-
 /// The names of the base on disk for those of transformers' classes.
 fn places(contents: &Contents<'_>, facts: &Facts, base: &dyn Checkpoint) -> Result<Places, Error> {
     let want = |pair: &Pair<'_>| {
@@ -110,20 +100,7 @@ fn places(contents: &Contents<'_>, facts: &Facts, base: &dyn Checkpoint) -> Resu
         })
     };
     let wants = contents.pairs.iter().map(want).collect::<Result<Vec<_>, Error>>()?;
-    let found = resolve(&wants, base)?;
-    let place = |want: &Want| {
-        let disk = found.on_disk(&want.name).unwrap_or(&want.name);
-        (want.name.clone(), disk.to_owned())
-    };
-    let names: BTreeMap<String, String> = wants.iter().map(place).collect();
-    let moved = |(name, disk): &(&String, &String)| name != disk;
-    let renamed = names.iter().find(moved).map(|(from, to)| Loss::Renamed {
-        from: from.clone(),
-        to: to.clone(),
-        targets: names.iter().filter(moved).count(),
-    });
-    let tied = found.other_uses(names.values().map(String::as_str))?;
-    Ok(Places { names, tied, renamed })
+    placed(&wants, base)
 }
 
 fn module(architecture: &Architecture, pair: &Pair<'_>) -> Result<String, Error> {
