@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod conformance;
+pub mod folder;
 pub mod oracle;
 pub mod place;
 pub mod program;

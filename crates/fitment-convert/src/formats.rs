@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{adapters, fastchat, fitment, gguf, mlx, peft, pyreft, slime, trl};
+use crate::{adapters, fastchat, fitment, gguf, mlx, peft, pyreft, slime, torchtune, trl};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -30,6 +30,8 @@ pub enum FormatId {
     Slime,
     /// MLX-LM.
     Mlx,
+    /// torchtune's own form.
+    Torchtune,
 }
 
 /// One line of the table of formats.
@@ -257,6 +259,23 @@ pub const FORMATS: &[Format] = &[
             unsupported: &mlx::rules::X_UNSUPPORTED,
         }),
     },
+    Format {
+        id: FormatId::Torchtune,
+        name: "torchtune",
+        title: "torchtune",
+        what: "LoRA and DoRA of the Llama, Mistral, Gemma, Qwen 2 and Phi 3 families in torchtune's own form, rows of q and k put in order",
+        looked_for: "adapter_model.pt or adapter_N.pt without weights of PEFT beside it",
+        detect: torchtune::detect,
+        read: Some(torchtune::read),
+        write: None,
+        asks: &[Ask::Alpha],
+        is_one_file: false,
+        checks: Some(Checks {
+            check: torchtune::check,
+            rules: torchtune::rules::ALL,
+            unsupported: &torchtune::rules::U_UNSUPPORTED,
+        }),
+    },
 ];
 
 impl FormatId {
@@ -331,13 +350,14 @@ mod tests {
             FormatId::Fastchat,
             FormatId::Slime,
             FormatId::Mlx,
+            FormatId::Torchtune,
         ] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 9);
+        assert_eq!(FORMATS.len(), 10);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime, mlx"
+            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime, mlx, torchtune"
         );
     }
 

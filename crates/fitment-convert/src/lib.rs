@@ -51,6 +51,7 @@
 //! | [`fastchat`] | FastChat's folders of differences, with their rules |
 //! | [`slime`] | slime's disk deltas, with their rules as codes |
 //! | [`mlx`] | MLX-LM's adapters, with their rules as codes |
+//! | [`torchtune`] | torchtune's adapters, with their rules as codes |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
 //! Three kinds of bad news, three types: an [`Error`] ends the conversion and says who must act; a
@@ -63,10 +64,12 @@
 #![forbid(unsafe_code)]
 
 pub mod adapters;
+mod alpha;
 pub mod architectures;
 mod bind;
 pub mod each;
 mod error;
+mod factors;
 pub mod fastchat;
 mod files;
 mod finite;
@@ -75,6 +78,7 @@ mod formats;
 pub mod gguf;
 mod loss;
 pub mod mlx;
+mod model_config;
 mod names;
 mod numbers;
 mod orthogonal;
@@ -87,6 +91,7 @@ mod several;
 pub mod sites;
 pub mod slime;
 mod states;
+pub mod torchtune;
 pub mod trl;
 pub mod tying;
 mod weights;

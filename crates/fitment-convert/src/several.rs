@@ -1,7 +1,9 @@
 //! Which adapter of a folder is meant that holds several, and what becomes of the others.
 
 use crate::error::Error;
+use crate::files::{Files, is_safe_path, kept_bytes};
 use crate::loss::Loss;
+use fitment_core::model::SourceFile;
 use std::collections::BTreeSet;
 
 /// The sub-folder (with a slash behind it; empty for the root) of the adapter that is named, or of the only one. The root
@@ -48,4 +50,24 @@ pub(crate) fn left(others: &[String]) -> impl Iterator<Item = Loss> {
 /// Whether a file lies in the sub-folder of one of them. What lies at the root is nobody's alone.
 pub(crate) fn is_of_another(others: &[String], path: &str) -> bool {
     others.iter().any(|other| !other.is_empty() && path.starts_with(&**other))
+}
+
+/// What of an adapter's folder is neither its weights nor another adapter's: `configs`, which say what the adapter does, are carried
+/// along, the rest only where that is asked for. Paths are those below the adapter's own folder.
+pub(crate) fn beside<'a>(
+    files: &Files<'a>,
+    (prefix, others): (&str, &[String]),
+    weights: &str,
+    configs: &[&str],
+    keep: bool,
+) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
+    let (mut kept, mut losses) = (Vec::new(), left(others).collect::<Vec<_>>());
+    for (path, data) in files.iter().filter(|(path, _)| !is_of_another(others, path)) {
+        let Some(own) = path.strip_prefix(prefix).filter(|own| *own != weights) else { continue };
+        match kept_bytes(data).filter(|_| configs.contains(&own) || (keep && is_safe_path(own))) {
+            Some(data) => kept.push(SourceFile { path: own.to_owned(), data }),
+            None => losses.push(Loss::FileLeft { path: path.to_owned() }),
+        }
+    }
+    (kept, losses)
 }

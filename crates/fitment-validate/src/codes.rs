@@ -76,6 +76,7 @@ mod tests {
                 ('F', "fastchat: "),
                 ('S', "slime: "),
                 ('X', "mlx: "),
+                ('U', "torchtune: "),
                 ('V', "servers: "),
             ];
             let tool = tools.into_iter().find(|(group, _)| rule.code.0.starts_with(*group));

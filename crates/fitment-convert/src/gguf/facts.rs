@@ -3,6 +3,7 @@
 use super::architectures::{Architecture, Numbers};
 use super::control;
 use super::value::Value as Metadatum;
+use crate::model_config;
 use serde_json::{Map, Value};
 
 /// What is known of the base.
@@ -17,13 +18,6 @@ pub(crate) struct Facts {
 impl Facts {
     /// From a model's `config.json`, or what an adapter recorded of it. The error is its `model_type`, or that it has none.
     pub(crate) fn of_config(config: &Map<String, Value>) -> Result<Self, Option<String>> {
-        let find = |key: &str| {
-            let nested = || config.get("text_config")?.get(key);
-            config
-                .get(key)
-                .filter(|value| !value.is_null())
-                .or_else(|| nested().filter(|value| !value.is_null()))
-        };
         // Of a GGUF base: its metadata by their own keys.
         if let Some(name) = config.get(control::ARCHITECTURE).and_then(Value::as_str) {
             let count = |key: &str| config.get(key).and_then(Value::as_u64);
@@ -34,8 +28,8 @@ impl Facts {
         let inner = config.get("text_config").and_then(|text| text.get("model_type")).and_then(Value::as_str);
         let line = [outer, inner].into_iter().flatten().find_map(Architecture::of_model);
         let architecture = line.ok_or(outer.map(str::to_owned))?;
-        let count = |key: &str| find(key).and_then(Value::as_u64);
-        let flag = |key: &str| find(key).and_then(Value::as_bool);
+        let count = |key: &str| model_config::count(config, key);
+        let flag = |key: &str| model_config::find(config, key).and_then(Value::as_bool);
         let heads = count("num_attention_heads");
         let key_heads = match architecture.name {
             "falcon" if flag("new_decoder_architecture") == Some(true) => count("num_kv_heads").or(heads),

@@ -2,7 +2,7 @@ use super::folder::{self, CONFIG, Folder, Unit, WEIGHTS, is_embedding};
 use super::rules;
 use crate::bind::bind;
 use crate::error::Error;
-use crate::files::{Files, is_safe_path, kept_bytes};
+use crate::files::Files;
 use crate::loss::Loss;
 use crate::names::{Fit, Places, Want, placed};
 use crate::read::{Converted, ReadOptions};
@@ -10,8 +10,8 @@ use crate::several;
 use crate::tying::is_vocabulary_module;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
-    About, Base, BaseTensor, Edit, Lora, LoraForm, Magnitude, NormOf, Origin, Set, SetDtype, Source,
-    SourceFile, Target, TensorName,
+    About, Base, BaseTensor, Edit, Lora, LoraForm, Magnitude, NormOf, Origin, Set, SetDtype, Source, Target,
+    TensorName,
 };
 use fitment_core::tensor::{Shape, Tensor};
 use fitment_core::{Adapter, Severity};
@@ -36,7 +36,8 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     if !errors.is_empty() {
         return Err(Error::Malformed { findings: errors });
     }
-    let (kept, mut losses) = beside(files, &folder, options.keep_files);
+    let place = (&*folder.prefix, &*folder.others);
+    let (kept, mut losses) = several::beside(files, place, WEIGHTS, &[CONFIG], options.keep_files);
     let Places { names, tied, renamed } = places(&folder, options.base)?;
     losses.extend(renamed);
     let (mut edits, mut tensors) = (Vec::new(), Vec::new());
@@ -157,21 +158,4 @@ fn lora<'a>(
         origin: Origin { keys: keys.collect(), ..Origin::default() },
     };
     Ok((edit, extents(module, unit)))
-}
-
-/// The config, which the way back needs, and what is left of the other files.
-fn beside<'a>(files: &Files<'a>, folder: &Folder<'a>, keep: bool) -> (Vec<SourceFile<'a>>, Vec<Loss>) {
-    let (mut kept, mut losses) = (Vec::new(), Vec::new());
-    losses.extend(several::left(&folder.others));
-    for (path, data) in files.iter().filter(|(path, _)| !several::is_of_another(&folder.others, path)) {
-        let Some(own) = path.strip_prefix(&*folder.prefix) else { continue };
-        if own == WEIGHTS {
-            continue;
-        }
-        match kept_bytes(data).filter(|_| own == CONFIG || (keep && is_safe_path(own))) {
-            Some(data) => kept.push(SourceFile { path: own.to_owned(), data }),
-            None => losses.push(Loss::FileLeft { path: path.to_owned() }),
-        }
-    }
-    (kept, losses)
 }

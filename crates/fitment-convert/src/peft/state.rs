@@ -13,6 +13,7 @@ use super::rules;
 use super::scale::rank_of;
 use super::unbound::is_new_head;
 use super::write::state_tensors;
+use crate::alpha::{self, Alpha};
 use crate::error::Error;
 use crate::files::Files;
 use crate::formats::Ask;
@@ -30,33 +31,6 @@ const OF_FOLDERS: &[&fitment_core::finding::Rule] =
 
 /// The version whose rules the made config follows.
 const VERSION: &str = "0.21.2";
-
-/// What the user says of LoRA.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Alpha {
-    value: f64,
-    /// The scale is alpha/√r.
-    rslora: bool,
-}
-
-impl Alpha {
-    /// `32`, or `rs:32` for a rank-stabilised one.
-    ///
-    /// # Errors
-    /// [`Error::Option`] for anything else.
-    pub(crate) fn of(text: &str) -> Result<Self, Error> {
-        let (number, rslora) = text.strip_prefix("rs:").map_or((text, false), |rest| (rest, true));
-        let value = number.parse().ok().filter(|value: &f64| value.is_finite());
-        value.map(|value| Self { value, rslora }).ok_or_else(|| Error::Option {
-            option: format!("{} {}", Ask::Alpha.option(), crate::error::one_line(text)),
-            reason: "is no alpha".to_owned(),
-            hint: ALPHA.to_owned(),
-        })
-    }
-}
-
-const ALPHA: &str =
-    "say it as in training: --alpha 32 (the scale is alpha/r), --alpha rs:32 (rank-stabilised: alpha/√r)";
 
 /// Tensors by their keys.
 pub(crate) type Tensors<'a> = Vec<(String, Tensor<'a>)>;
@@ -79,7 +53,7 @@ pub(crate) fn read<'a>(
             return Err(Error::Ambiguous {
                 what: module.clone(),
                 reason: "the file has its LoRA factors, and their alpha is saved nowhere".to_owned(),
-                hint: ALPHA.to_owned(),
+                hint: alpha::HOW.to_owned(),
             });
         }
         (None, Some(_)) => {

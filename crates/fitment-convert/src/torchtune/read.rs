@@ -1,0 +1,155 @@
+use super::folder::{self, CONFIG, Folder, MODEL_CONFIG, Unit};
+use super::names::{Family, Place};
+use super::rules;
+use crate::alpha::{self, Alpha};
+use crate::error::{Clash, Error};
+use crate::factors::{Factors, Model, adapter};
+use crate::files::Files;
+use crate::formats::Ask;
+use crate::model_config::{self, Heads};
+use crate::pass::gather::gathered;
+use crate::pass::rows::undone;
+use crate::read::{Converted, ReadOptions};
+use crate::several;
+use fitment_core::Severity;
+use fitment_core::model::{Origin, Source};
+use fitment_core::tensor::Tensor;
+use serde_json::{Map, Value};
+
+/// Reads an adapter: a `lora` for each module.
+///
+/// # Errors
+/// [`Error::Malformed`]; [`Error::Unsupported`] for modules and models that are not known; [`Error::Ambiguous`] where neither
+/// files nor options say alpha or the base's heads; those of a base that does not fit.
+pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
+    let folder = folder::open(files, options.adapter_name)?;
+    let (errors, findings): (Vec<_>, Vec<_>) =
+        folder.findings.iter().cloned().partition(|finding| finding.severity == Severity::Error);
+    if let [first, ..] = &errors[..]
+        && let Some(other) = errors.iter().find(|finding| finding.code == rules::U_UNSUPPORTED.code)
+        && first.code == other.code
+    {
+        return Err(Error::Unsupported {
+            what: other.place.clone(),
+            reason: other.message.clone(),
+            hint: rules::U_UNSUPPORTED.remedy.to_owned(),
+        });
+    }
+    if !errors.is_empty() {
+        return Err(Error::Malformed { findings: errors });
+    }
+    let alpha = said_alpha(&folder, options)?;
+    let config = options.base.and_then(|base| base.config()).or(folder.model.as_ref());
+    let (family, heads) = family(config)?;
+    let factors = folder.units.iter().map(|(place, unit)| factors(*place, unit, alpha, family, &heads));
+    let factors = factors.collect::<Result<Vec<_>, Error>>()?;
+    let place = (&*folder.prefix, &*folder.others);
+    let (kept, mut losses) =
+        several::beside(files, place, &folder.weights, &[CONFIG, MODEL_CONFIG], options.keep_files);
+    let source = Source {
+        format: "torchtune".to_owned(),
+        weights: Some("torch".to_owned()),
+        files: kept,
+        ..Source::default()
+    };
+    let is_tied = config.and_then(|config| model_config::find(config, "tie_word_embeddings")?.as_bool());
+    let (adapter, assumed) = adapter(factors, source, Model { name: folder.base_name, is_tied }, options)?;
+    losses.extend(assumed);
+    Ok(Converted { adapter, losses, findings, id: None })
+}
+
+fn said_alpha(folder: &Folder<'_>, options: &ReadOptions<'_>) -> Result<f64, Error> {
+    match (folder.alpha, options.alpha) {
+        (Some(alpha), None) => Ok(alpha),
+        (None, Some(text)) => Alpha::plain(text, "torchtune"),
+        (Some(alpha), Some(_)) => {
+            Err(Error::no_use(Ask::Alpha, "this folder", format!("{CONFIG} says {alpha}")))
+        }
+        (None, None) => Err(Error::Ambiguous {
+            what: folder.weights.clone(),
+            reason: format!("there is no {CONFIG} beside it, and alpha stands nowhere else"),
+            hint: alpha::HOW.to_owned(),
+        }),
+    }
+}
+
+/// How the names and the rows of the base differ from torchtune's.
+fn family(config: Option<&Map<String, Value>>) -> Result<(Family, Heads), Error> {
+    let ambiguous = |what: &str, reason: &str| Error::Ambiguous {
+        what: what.to_owned(),
+        reason: reason.to_owned(),
+        hint: "name the base with --base: a Hugging Face folder with its config.json".to_owned(),
+    };
+    let config = config.ok_or_else(|| {
+        let reason = "torchtune has names and rows of its own, which depend on the type of the model and on its heads, and there is no config.json";
+        ambiguous("the model", reason)
+    })?;
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let family = Family::of(model_type).ok_or_else(|| Error::Unsupported {
+        what: format!("model_type {model_type:?}"),
+        reason: "torchtune's names and rows of it are not known here".to_owned(),
+        hint: format!(
+            "known are {}; of others, the merged checkpoint that torchtune writes can be had as an adapter: `fitment diff BASE MERGED`",
+            Family::known()
+        ),
+    })?;
+    let heads = Heads::of(config).ok_or_else(|| {
+        ambiguous("num_attention_heads", "the config.json does not say its numbers of heads")
+    })?;
+    Ok((family, heads))
+}
+
+fn factors<'a>(
+    place: Place,
+    unit: &Unit<'a>,
+    alpha: f64,
+    family: Family,
+    heads: &Heads,
+) -> Result<Factors<'a>, Error> {
+    let unfit = || Error::Unsupported {
+        what: unit.module.clone(),
+        reason: "its factors are no matrices".to_owned(),
+        hint: rules::U_SHAPE.remedy.to_owned(),
+    };
+    let (down, up) = unit.a.as_ref().zip(unit.b.as_ref()).ok_or_else(unfit)?;
+    let (&[rank, input], &[out, _]) = (down.dims(), up.dims()) else { return Err(unfit()) };
+    let (mut up, mut magnitude) = (up.clone(), unit.magnitude.clone());
+    if let Some(order) = family.order(place.part, heads) {
+        let wanted = heads.rows(order.heads());
+        let sources = order.sources(out).filter(|_| wanted == out);
+        let sources = sources.ok_or_else(|| misfit(&unit.module, out, wanted))?;
+        let rows: Vec<Option<usize>> = undone(&sources).into_iter().map(Some).collect();
+        let turned = |tensor: &Tensor<'_>| gathered(tensor, 0, &rows).ok_or_else(unfit);
+        up = turned(&up)?;
+        magnitude = magnitude.as_ref().map(turned).transpose()?;
+    }
+    let (module, rows) = family.module(place, out, heads);
+    if let Some((range, _)) = rows.filter(|(range, _)| range.len() != out) {
+        return Err(misfit(&unit.module, out, range.len()));
+    }
+    let parts = [("up", "lora_b.weight"), ("down", "lora_a.weight")].into_iter();
+    let keys = parts.chain(magnitude.is_some().then_some(("magnitude", "magnitude")));
+    let keys = keys.map(|(role, part)| (role.to_owned(), format!("{}.{part}", unit.module))).collect();
+    Ok(Factors {
+        module,
+        dims: [rows.map_or(out, |(_, all)| all), input],
+        rows: rows.map(|(range, _)| range),
+        up,
+        down: down.clone(),
+        magnitude,
+        // Ranks are extents of tensors in memory: far below 2^53.
+        scale: alpha / rank as f64,
+        origin: Origin { alpha: Some(alpha), rank: Some(rank), keys, ..Origin::default() },
+    })
+}
+
+/// Rows that are not those of the base's heads.
+fn misfit(module: &str, out: u64, wanted: u64) -> Error {
+    Error::Mismatch {
+        culprits: vec![Clash {
+            target: module.to_owned(),
+            expected: format!("{out} rows"),
+            found: format!("{wanted}, by the numbers in its config.json"),
+        }],
+    }
+}

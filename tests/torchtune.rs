@@ -1,0 +1,200 @@
+//! torchtune's adapters in its own form: applied they are what torchtune merges, as PEFT's they are what it exports where that
+//! is right, and every breach is named.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use fitment_convert::torchtune::{check, rules};
+use fitment_convert::{Error, FormatId, ReadOptions, WriteOptions, detect, read, write};
+use fitment_core::finding::Rule;
+use fitment_core::model::Edit;
+use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_io::{Access, CheckpointDir};
+use fitment_tests::folder::{Folder, Tensors, applied, changed_torch, files, load, tensors};
+use fitment_tests::place::fixture;
+use std::fs;
+
+const WEIGHTS: &str = "adapter_model.pt";
+const OF_PEFT: &str = "adapter_model.safetensors";
+const CONFIG: &str = "adapter_config.json";
+
+fn adapter_of(case: &str) -> Folder {
+    load(&fixture("torchtune").join(case).join("adapter"))
+}
+
+fn options<'o>(case: &str) -> ReadOptions<'o> {
+    let alpha = (case == "phi3").then_some("5.0");
+    ReadOptions { from: Some(FormatId::Torchtune), alpha, ..ReadOptions::default() }
+}
+
+#[test]
+fn applied_it_is_what_torchtune_merges() {
+    for case in ["llama", "llama_bf16", "llama_dora", "gemma2", "qwen2", "phi3"] {
+        let folder = fixture("torchtune").join(case);
+        let merged = tensors(&fs::read(folder.join("merged.safetensors")).unwrap());
+        let alpha = if case == "phi3" { &["--alpha", "5"][..] } else { &[] };
+        let said = [&["--from", "torchtune"], alpha].concat();
+        for (name, far) in applied(&folder.join("base"), &folder.join("adapter"), &said, &merged) {
+            // In BF16 torchtune rounds the product, the scaled product and the sum; this rounds once.
+            let bound = if case == "llama_bf16" { 0.01 } else { 1e-6 };
+            assert!(far.relative <= bound, "{case}: {name}: {far:?}");
+        }
+    }
+}
+
+/// The tensors of the PEFT folder that is written of a case.
+fn as_peft(case: &str) -> Tensors {
+    let (folder, base) = (adapter_of(case), fixture("torchtune").join(case).join("base"));
+    let base = CheckpointDir::open(&base, Access::Map).unwrap();
+    let read = read(&files(&folder), &ReadOptions { base: Some(&base), ..options(case) }).unwrap();
+    let written = write(&read.adapter, FormatId::Peft, &WriteOptions::on(Some(&base))).unwrap();
+    let mut bytes = Vec::new();
+    written.files.iter().find(|file| file.path == OF_PEFT).unwrap().write_to(&mut bytes).unwrap();
+    tensors(&bytes)
+}
+
+#[test]
+fn for_peft_it_is_what_torchtune_exports_but_for_its_two_faults() {
+    for case in ["llama", "llama_bf16", "llama_dora", "gemma2", "qwen2"] {
+        let (ours, theirs) = (as_peft(case), tensors(&adapter_of(case)[OF_PEFT]));
+        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>(), "{case}");
+        let of_heads = |name: &String| name.contains("q_proj") || name.contains("k_proj");
+        let wrong = |name: &String| match case {
+            // The magnitudes of q and k stay as Meta orders them.
+            "llama_dora" => name.ends_with("lora_magnitude_vector"),
+            // Its rows are in transformers' order to begin with, and are turned all the same.
+            "qwen2" => name.ends_with("lora_B.weight"),
+            _ => false,
+        };
+        for (name, tensor) in &ours {
+            assert_eq!(tensor != &theirs[name], of_heads(name) && wrong(name), "{case}: {name}");
+        }
+    }
+}
+
+#[test]
+fn the_config_beside_it_says_what_a_base_would() {
+    let folder = adapter_of("gemma2");
+    let read_alone = read(&files(&folder), &options("gemma2")).unwrap();
+    let base = CheckpointDir::open(&fixture("torchtune").join("gemma2/base"), Access::Map).unwrap();
+    let on_base = read(&files(&folder), &ReadOptions { base: Some(&base), ..options("gemma2") }).unwrap();
+    let bytes = |edits: &[Edit<'_>]| -> Vec<Vec<u8>> {
+        let loras = edits.iter().map(|edit| match edit {
+            Edit::Lora(lora) => [lora.up.bytes(), lora.down.bytes()].concat(),
+            other => panic!("{other:?}"),
+        });
+        loras.collect()
+    };
+    assert_eq!(bytes(&read_alone.adapter.edits), bytes(&on_base.adapter.edits));
+    let mut bare = folder.clone();
+    bare.remove("config.json");
+    let error = read(&files(&bare), &options("gemma2")).unwrap_err();
+    assert!(matches!(error, Error::Ambiguous { .. }) && error.hint().unwrap().contains("--base"), "{error}");
+}
+
+#[test]
+fn alpha_is_said_once() {
+    let (with, mut without) = (adapter_of("llama"), adapter_of("llama"));
+    without.remove(CONFIG);
+    let said = |folder: &Folder, alpha| {
+        let base = CheckpointDir::open(&fixture("torchtune").join("llama/base"), Access::Map).unwrap();
+        let options = ReadOptions { base: Some(&base), alpha, ..options("llama") };
+        let read = read(&files(folder), &options);
+        read.map(|read| match &read.adapter.edits[0] {
+            Edit::Lora(lora) => lora.scale,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(said(&with, None).unwrap(), 5.0 / 3.0);
+    assert_eq!(said(&without, Some("6")).unwrap(), 2.0);
+    assert!(matches!(said(&without, None), Err(Error::Ambiguous { hint, .. }) if hint.contains("--alpha")));
+    assert!(matches!(said(&with, Some("6")), Err(Error::Option { .. })));
+    assert!(matches!(said(&without, Some("rs:6")), Err(Error::Option { .. })));
+}
+
+#[test]
+fn what_peft_reads_too_is_read_as_pefts() {
+    let mut folder = adapter_of("llama");
+    assert_eq!(detect(&files(&folder)).unwrap(), FormatId::Peft);
+    folder.remove(OF_PEFT);
+    folder.remove(CONFIG);
+    assert_eq!(detect(&files(&folder)).unwrap(), FormatId::Torchtune);
+    let old = folder.remove(WEIGHTS).unwrap();
+    folder.insert("adapter_11.pt".to_owned(), old);
+    assert_eq!(detect(&files(&folder)).unwrap(), FormatId::Torchtune);
+}
+
+/// The case with its weights changed.
+fn with(change: impl Fn(&str, Tensor<'static>) -> Option<(String, Tensor<'static>)>) -> Folder {
+    let mut folder = adapter_of("llama_dora");
+    let changed = changed_torch(&folder[WEIGHTS], |name, tensor| change(name, tensor.into_owned()));
+    folder.insert(WEIGHTS.to_owned(), changed);
+    folder
+}
+
+fn zeros(dtype: Dtype, dims: &[u64]) -> Tensor<'static> {
+    let shape = Shape::new(dims).unwrap();
+    let len = shape.byte_len(dtype).unwrap() as usize;
+    Tensor::owned(dtype, shape, vec![0; len]).unwrap()
+}
+
+#[test]
+fn every_breach_is_named() {
+    const Q: &str = "layers.0.attn.q_proj";
+    let at = |part: &str| format!("{Q}.{part}");
+    let replaced = |key: String, tensor: Tensor<'static>| {
+        with(move |name, old| Some((name.to_owned(), if name == key { tensor.clone() } else { old })))
+    };
+    let without = |key: String| with(move |name, old| (name != key).then(|| (name.to_owned(), old)));
+    let renamed =
+        |from: &'static str, to: &'static str| with(move |name, old| Some((name.replace(from, to), old)));
+    let config = |text: &str| {
+        let mut folder = adapter_of("llama");
+        folder.insert(CONFIG.to_owned(), text.as_bytes().to_vec());
+        folder
+    };
+    let mut twice = adapter_of("llama");
+    twice.insert("adapter_0.pt".to_owned(), twice[WEIGHTS].clone());
+    let mut broken = adapter_of("llama");
+    broken.insert(WEIGHTS.to_owned(), b"PK\x03\x04 and no more".to_vec());
+    let cases: Vec<(&str, Folder, &Rule)> = vec![
+        ("two files", twice, &rules::U_WEIGHTS_MISSING),
+        ("a decoder of images", renamed("layers.0", "decoder.layers.0"), &rules::U_UNSUPPORTED),
+        ("PEFT's tensors", renamed("lora_a", "lora_A"), &rules::U_KEY),
+        ("no lora_b", without(at("lora_b.weight")), &rules::U_UNIT),
+        ("another rank", replaced(at("lora_b.weight"), zeros(Dtype::F32, &[16, 2])), &rules::U_SHAPE),
+        ("no matrix", replaced(at("lora_a.weight"), zeros(Dtype::F32, &[3])), &rules::U_SHAPE),
+        ("an empty one", replaced(at("lora_a.weight"), zeros(Dtype::F32, &[0])), &rules::U_SHAPE),
+        ("a magnitude of others", replaced(at("magnitude"), zeros(Dtype::F32, &[8])), &rules::U_SHAPE),
+        ("integers", replaced(at("magnitude"), zeros(Dtype::I64, &[16])), &rules::U_VALUE),
+        ("nothing", with(|_, _| None), &rules::U_UNIT),
+        ("no JSON", config("{"), &rules::U_CONFIG),
+        ("no alpha", config(r#"{"r": 3}"#), &rules::U_CONFIG),
+        ("another r", config(r#"{"r": 4, "lora_alpha": 5.0}"#), &rules::U_CONFIG),
+    ];
+    for (what, folder, rule) in &cases {
+        let found = check(&files(folder), None).unwrap();
+        assert!(found.iter().any(|finding| finding.code == rule.code), "{what}: {found:?}");
+        assert!(read(&files(folder), &options("llama")).is_err(), "{what}");
+    }
+    assert!(!check(&files(&broken), None).unwrap().is_empty());
+    assert!(read(&files(&broken), &options("llama")).is_err());
+    assert_eq!(check(&files(&adapter_of("llama_dora")), None).unwrap(), []);
+}
+
+#[test]
+fn heads_that_the_rows_are_not_of_are_a_mismatch() {
+    for (case, from, to) in [
+        ("llama", "\"num_attention_heads\": 4", "\"num_attention_heads\": 3"),
+        ("gemma2", "\"head_dim\": 8", "\"head_dim\": 4"),
+        ("phi3", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4"),
+    ] {
+        let mut folder = adapter_of(case);
+        let config = String::from_utf8(folder["config.json"].clone()).unwrap();
+        assert!(config.contains(from), "{config}");
+        folder.insert("config.json".to_owned(), config.replace(from, to).into_bytes());
+        let error = read(&files(&folder), &options(case)).unwrap_err();
+        assert!(matches!(error, Error::Mismatch { .. }), "{case}: {error}");
+    }
+    let mut other = adapter_of("llama");
+    other.insert("config.json".to_owned(), br#"{"model_type": "mllama", "num_attention_heads": 4}"#.to_vec());
+    assert!(matches!(read(&files(&other), &options("llama")), Err(Error::Unsupported { .. })));
+}
