@@ -23,8 +23,8 @@ pub(crate) struct Factors<'a> {
     pub(crate) module: String,
     /// The whole weight's extents.
     pub(crate) dims: [u64; 2],
-    /// Of which rows it is, where not of all.
-    pub(crate) rows: Option<IndexRange>,
+    /// Of which rows it is, in their order; empty for all.
+    pub(crate) rows: Vec<IndexRange>,
     /// `[rows, r]`.
     pub(crate) up: Tensor<'a>,
     /// `[r, in]`.
@@ -154,7 +154,9 @@ fn refuse_head(factors: &Factors<'_>, is_tied: Option<bool>) -> Result<(), Error
 }
 
 fn lora<'a>(factors: Factors<'a>, mut target: Target) -> Lora<'a> {
-    target.slice = factors.rows.map(|range| AxisSlice { axis: 0, ranges: vec![range] }).into_iter().collect();
+    if !factors.rows.is_empty() {
+        target.slice = vec![AxisSlice { axis: 0, ranges: factors.rows }];
+    }
     Lora {
         target,
         form: LoraForm::Matrix,

@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{adapters, fastchat, fitment, gguf, mlx, peft, pyreft, slime, torchtune, trl};
+use crate::{adapters, fastchat, fitment, gguf, litgpt, mlx, peft, pyreft, slime, torchtune, trl};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -32,6 +32,8 @@ pub enum FormatId {
     Mlx,
     /// torchtune's own form.
     Torchtune,
+    /// litgpt.
+    Litgpt,
 }
 
 /// One line of the table of formats.
@@ -276,6 +278,23 @@ pub const FORMATS: &[Format] = &[
             unsupported: &torchtune::rules::U_UNSUPPORTED,
         }),
     },
+    Format {
+        id: FormatId::Litgpt,
+        name: "litgpt",
+        title: "litgpt",
+        what: "LoRA of the Llama, Gemma, Qwen, Mixtral, Phi, Pythia and Falcon families, fused queries, keys and values taken apart",
+        looked_for: "lit_model.pth.lora",
+        detect: litgpt::detect,
+        read: Some(litgpt::read),
+        write: None,
+        asks: &[],
+        is_one_file: false,
+        checks: Some(Checks {
+            check: litgpt::check,
+            rules: litgpt::rules::ALL,
+            unsupported: &litgpt::rules::I_UNSUPPORTED,
+        }),
+    },
 ];
 
 impl FormatId {
@@ -351,13 +370,14 @@ mod tests {
             FormatId::Slime,
             FormatId::Mlx,
             FormatId::Torchtune,
+            FormatId::Litgpt,
         ] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 10);
+        assert_eq!(FORMATS.len(), 11);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime, mlx, torchtune"
+            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime, mlx, torchtune, litgpt"
         );
     }
 

@@ -51,6 +51,7 @@
 //! | [`fastchat`] | FastChat's folders of differences, with their rules |
 //! | [`slime`] | slime's disk deltas, with their rules as codes |
 //! | [`mlx`] | MLX-LM's adapters, with their rules as codes |
+//! | [`litgpt`] | litgpt's LoRA, with its rules as codes |
 //! | [`torchtune`] | torchtune's adapters, with their rules as codes |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
@@ -76,12 +77,15 @@ mod finite;
 pub mod fitment;
 mod formats;
 pub mod gguf;
+pub mod litgpt;
+
 mod loss;
 pub mod mlx;
 mod model_config;
 mod names;
 mod numbers;
 mod orthogonal;
+mod pairs;
 mod pass;
 pub mod peft;
 mod pickles;
@@ -97,6 +101,7 @@ pub mod tying;
 mod weights;
 mod wrapped;
 mod write;
+mod yaml;
 
 pub use bind::{bind, record_config};
 pub use error::{Clash, Error, Unmapped};

@@ -52,6 +52,15 @@ pub(crate) fn safetensors<'a>(path: &str, bytes: &'a [u8], rule: &Rule) -> Weigh
 
 /// Reads a torch file. `rule` is broken by anything but a flat dict of tensors: what `load_state_dict` takes.
 pub(crate) fn torch<'a>(path: &str, bytes: &'a [u8], rule: &Rule) -> Weights<'a> {
+    read_torch(path, bytes, None, rule)
+}
+
+/// Reads a torch file that holds such a dict under one key of another.
+pub(crate) fn torch_under<'a>(path: &str, bytes: &'a [u8], outer: &str, rule: &Rule) -> Weights<'a> {
+    read_torch(path, bytes, Some(outer), rule)
+}
+
+fn read_torch<'a>(path: &str, bytes: &'a [u8], outer: Option<&str>, rule: &Rule) -> Weights<'a> {
     let mut weights = Weights::default();
     let state = match TorchFile::read(path, bytes).and_then(|file| file.state_dict()) {
         Ok(state) => state,
@@ -60,12 +69,28 @@ pub(crate) fn torch<'a>(path: &str, bytes: &'a [u8], rule: &Rule) -> Weights<'a>
             return weights;
         }
     };
-    let odd = state.others.first().map(|name| (name.as_str(), "is no tensor"));
-    let odd = odd.or_else(|| state.nested().map(|name| (name, "lies in a dict inside the dict")));
-    if let Some((name, what)) = odd {
-        let message = format!("{what}: a flat dict of tensors is expected");
-        weights.findings.push(Finding::new(rule, name, message));
+    if let Some(other) = state.others.first() {
+        let message = "is no tensor: a flat dict of tensors is expected";
+        weights.findings.push(Finding::new(rule, other, message));
     }
-    weights.tensors.extend(state.tensors.into_iter().map(|named| (named.name, named.tensor)));
+    let prefix = outer.map(|outer| format!("{outer}."));
+    let mut elsewhere = None;
+    for named in state.tensors {
+        let inner = match &prefix {
+            Some(prefix) => named.name.strip_prefix(&**prefix).filter(|_| named.depth == 2),
+            None => Some(&*named.name).filter(|_| named.depth == 1),
+        };
+        match inner {
+            Some(name) => weights.tensors.push((name.to_owned(), named.tensor)),
+            None => elsewhere = elsewhere.or(Some(named.name)),
+        }
+    }
+    if let Some(first) = elsewhere {
+        let message = match outer {
+            Some(outer) => format!("lies elsewhere than in a flat dict of tensors under {outer:?}"),
+            None => "lies in a dict inside the dict: a flat dict of tensors is expected".to_owned(),
+        };
+        weights.findings.push(Finding::new(rule, first, message));
+    }
     weights
 }

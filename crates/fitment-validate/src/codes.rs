@@ -77,6 +77,7 @@ mod tests {
                 ('S', "slime: "),
                 ('X', "mlx: "),
                 ('U', "torchtune: "),
+                ('I', "litgpt: "),
                 ('V', "servers: "),
             ];
             let tool = tools.into_iter().find(|(group, _)| rule.code.0.starts_with(*group));

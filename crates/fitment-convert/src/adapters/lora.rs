@@ -14,12 +14,13 @@ use super::rules;
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::names::{Fit, Want, resolve};
+use crate::pass::gather::rows;
 use fitment_core::Finding;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
     AxisSlice, BaseTensor, Edit, IndexRange, Lora, LoraForm as Form, Origin, Target, TensorName,
 };
-use fitment_core::tensor::{Bytes, Shape, Tensor};
+use fitment_core::tensor::{Shape, Tensor};
 use serde_json::Map;
 use std::collections::BTreeMap;
 
@@ -202,19 +203,6 @@ impl<'a> Unit<'a> {
             Some(edit(Target { slice, ..target.clone() }, up, down))
         };
         (0..).zip(thirds).map(part).collect()
-    }
-}
-
-/// Some rows of a matrix.
-fn rows<'a>(matrix: &Tensor<'a>, start: u64, count: u64) -> Option<Tensor<'a>> {
-    let &[all, columns] = matrix.dims() else { return None };
-    let row = usize::try_from(all).ok().and_then(|all| matrix.bytes().len().checked_div(all))?;
-    let (start, len) = (usize::try_from(start).ok()?, usize::try_from(count).ok()?);
-    let range = start * row..(start + len) * row;
-    let (dtype, shape) = (matrix.dtype(), Shape::new(&[count, columns]).ok()?);
-    match matrix.data() {
-        Bytes::Borrowed(bytes) => Tensor::borrowed(dtype, shape, bytes.get(range)?).ok(),
-        Bytes::Shared(bytes) => Tensor::owned(dtype, shape, bytes.get(range)?).ok(),
     }
 }
 

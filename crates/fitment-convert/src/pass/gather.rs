@@ -1,6 +1,6 @@
 //! Rows of tensors taken in another order, in part, or spread out with zeros between them.
 
-use fitment_core::tensor::{Shape, Tensor};
+use fitment_core::tensor::{Bytes, Shape, Tensor};
 
 /// A tensor whose index `i` of an axis is index `sources[i]` of the given one's; `None` there is zeros.
 ///
@@ -31,6 +31,19 @@ pub(crate) fn gathered(
         }
     }
     Tensor::owned(tensor.dtype(), shape, bytes).ok()
+}
+
+/// Some rows of a matrix; `None` when it has not so many.
+pub(crate) fn rows<'a>(matrix: &Tensor<'a>, start: u64, count: u64) -> Option<Tensor<'a>> {
+    let &[all, columns] = matrix.dims() else { return None };
+    let row = usize::try_from(all).ok().and_then(|all| matrix.bytes().len().checked_div(all))?;
+    let (start, len) = (usize::try_from(start).ok()?, usize::try_from(count).ok()?);
+    let range = start.checked_mul(row)?..start.checked_add(len)?.checked_mul(row)?;
+    let (dtype, shape) = (matrix.dtype(), Shape::new(&[count, columns]).ok()?);
+    match matrix.data() {
+        Bytes::Borrowed(bytes) => Tensor::borrowed(dtype, shape, bytes.get(range)?).ok(),
+        Bytes::Shared(bytes) => Tensor::owned(dtype, shape, bytes.get(range)?).ok(),
+    }
 }
 
 #[cfg(test)]

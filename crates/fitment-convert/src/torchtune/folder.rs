@@ -4,9 +4,9 @@ use super::names::Place;
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
-use crate::{finite, several, weights};
+use crate::pairs::{self, Pair, Role, Spelling};
+use crate::{several, weights};
 use fitment_core::finding::Rule;
-use fitment_core::tensor::{Dtype, Tensor};
 use fitment_core::{Finding, json};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +18,19 @@ const WEIGHTS: &str = "adapter_model.pt";
 const OF_PEFT: &[&str] =
     &["adapter_model.safetensors", "adapter_model.bin", "adapter_model.safetensors.index.json"];
 
-/// The tensors of one module.
-#[derive(Clone, Debug, Default)]
+/// How its keys are spelled.
+pub(super) const SPELLING: Spelling = Spelling {
+    parts: &[(".lora_a.weight", Role::A), (".lora_b.weight", Role::B), (".magnitude", Role::Magnitude)],
+    key: &rules::U_KEY,
+    unit: &rules::U_UNIT,
+    value: &rules::U_VALUE,
+};
+
+/// One module, by torchtune's path.
+#[derive(Clone, Debug)]
 pub(super) struct Unit<'a> {
-    /// torchtune's path.
     pub(super) module: String,
-    pub(super) a: Option<Tensor<'a>>,
-    pub(super) b: Option<Tensor<'a>>,
-    pub(super) magnitude: Option<Tensor<'a>>,
+    pub(super) pair: Pair<'a>,
 }
 
 /// One adapter.
@@ -130,14 +135,16 @@ impl<'a> Folder<'a> {
     fn read_weights(&mut self, path: &str, bytes: &'a [u8]) {
         let read = weights::torch(path, bytes, &rules::U_WEIGHTS_FILE);
         self.findings.extend(read.findings);
-        let keyed: Vec<(String, &Tensor<'_>)> =
-            read.tensors.iter().map(|(key, tensor)| (key.clone(), tensor)).collect();
-        self.findings.extend(finite::check_all(&keyed));
-        for (key, tensor) in read.tensors {
-            self.sort(&key, tensor);
+        let (pairs, found) = pairs::sort(read.tensors, &SPELLING);
+        self.findings.extend(found);
+        for (module, pair) in pairs {
+            match Place::of(&module) {
+                Some(place) => drop(self.units.insert(place, Unit { module, pair })),
+                None => self.report(&rules::U_UNSUPPORTED, &module, "is none of them"),
+            }
         }
         let mut found = Vec::new();
-        let first = self.units.values().find_map(|unit| unit.b.as_ref()?.dims().get(1).copied());
+        let first = self.units.values().find_map(|unit| unit.pair.factors()?.1.dims().get(1).copied());
         for unit in self.units.values() {
             found.extend(faults(unit, first.unwrap_or_default()));
         }
@@ -148,41 +155,14 @@ impl<'a> Folder<'a> {
                 format!("the config says {told}, the tensors have {rank}"),
             ));
         }
-        if self.units.is_empty() && self.findings.is_empty() {
-            found.push(Finding::new(&rules::U_UNIT, path, "the file holds nothing"));
-        }
         self.findings.extend(found);
-    }
-
-    fn sort(&mut self, key: &str, tensor: Tensor<'a>) {
-        if !matches!(tensor.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            self.report(&rules::U_VALUE, key, format!("its elements are {}", tensor.dtype()));
-        }
-        const PARTS: [&str; 3] = [".lora_a.weight", ".lora_b.weight", ".magnitude"];
-        let split = |part: &'static str| Some((key.strip_suffix(part)?, part));
-        let Some((module, part)) = PARTS.into_iter().find_map(split) else {
-            return self.report(&rules::U_KEY, key, "is none of them");
-        };
-        let Some(place) = Place::of(module) else {
-            return self.report(&rules::U_UNSUPPORTED, key, format!("{module} is none of them"));
-        };
-        let unit = self.units.entry(place).or_default();
-        unit.module = module.to_owned();
-        match part {
-            ".lora_a.weight" => unit.a = Some(tensor),
-            ".lora_b.weight" => unit.b = Some(tensor),
-            _ => unit.magnitude = Some(tensor),
-        }
     }
 }
 
 /// What is wrong with the tensors of a module.
 fn faults(unit: &Unit<'_>, rank: u64) -> Vec<Finding> {
     let module = &unit.module;
-    let (Some(a), Some(b)) = (&unit.a, &unit.b) else {
-        let part = if unit.a.is_none() { "lora_a.weight" } else { "lora_b.weight" };
-        return vec![Finding::new(&rules::U_UNIT, format!("{module}.{part}"), "is missing")];
-    };
+    let Some((a, b)) = unit.pair.factors() else { return Vec::new() };
     let out = match (a.dims(), b.dims()) {
         (&[rows, input], &[out, columns]) if rows == rank && columns == rank && rank > 0 && input > 0 => out,
         _ => 0,
@@ -196,7 +176,7 @@ fn faults(unit: &Unit<'_>, rank: u64) -> Vec<Finding> {
         );
         findings.push(Finding::new(&rules::U_SHAPE, module, message));
     }
-    if let Some(magnitude) = unit.magnitude.as_ref().filter(|magnitude| magnitude.dims() != [out]) {
+    if let Some(magnitude) = unit.pair.magnitude.as_ref().filter(|magnitude| magnitude.dims() != [out]) {
         let message = format!("magnitude is {}, lora_b {}: [out] is asked for", magnitude.shape(), b.shape());
         findings.push(Finding::new(&rules::U_SHAPE, module, message));
     }

@@ -1,4 +1,4 @@
-use super::folder::{self, CONFIG, Folder, MODEL_CONFIG, Unit};
+use super::folder::{self, CONFIG, Folder, MODEL_CONFIG, SPELLING, Unit};
 use super::names::{Family, Place};
 use super::rules;
 use crate::alpha::{self, Alpha};
@@ -7,6 +7,7 @@ use crate::factors::{Factors, Model, adapter};
 use crate::files::Files;
 use crate::formats::Ask;
 use crate::model_config::{self, Heads};
+use crate::pairs::Role;
 use crate::pass::gather::gathered;
 use crate::pass::rows::undone;
 use crate::read::{Converted, ReadOptions};
@@ -111,9 +112,9 @@ fn factors<'a>(
         reason: "its factors are no matrices".to_owned(),
         hint: rules::U_SHAPE.remedy.to_owned(),
     };
-    let (down, up) = unit.a.as_ref().zip(unit.b.as_ref()).ok_or_else(unfit)?;
+    let (down, up) = unit.pair.factors().ok_or_else(unfit)?;
     let (&[rank, input], &[out, _]) = (down.dims(), up.dims()) else { return Err(unfit()) };
-    let (mut up, mut magnitude) = (up.clone(), unit.magnitude.clone());
+    let (mut up, mut magnitude) = (up.clone(), unit.pair.magnitude.clone());
     if let Some(order) = family.order(place.part, heads) {
         let wanted = heads.rows(order.heads());
         let sources = order.sources(out).filter(|_| wanted == out);
@@ -127,13 +128,13 @@ fn factors<'a>(
     if let Some((range, _)) = rows.filter(|(range, _)| range.len() != out) {
         return Err(misfit(&unit.module, out, range.len()));
     }
-    let parts = [("up", "lora_b.weight"), ("down", "lora_a.weight")].into_iter();
-    let keys = parts.chain(magnitude.is_some().then_some(("magnitude", "magnitude")));
-    let keys = keys.map(|(role, part)| (role.to_owned(), format!("{}.{part}", unit.module))).collect();
+    let roles = [("up", Role::B), ("down", Role::A)].into_iter();
+    let keys = roles.chain(magnitude.is_some().then_some(("magnitude", Role::Magnitude)));
+    let keys = keys.map(|(name, role)| (name.to_owned(), SPELLING.key_of(&unit.module, role))).collect();
     Ok(Factors {
         module,
         dims: [rows.map_or(out, |(_, all)| all), input],
-        rows: rows.map(|(range, _)| range),
+        rows: rows.map(|(range, _)| range).into_iter().collect(),
         up,
         down: down.clone(),
         magnitude,
