@@ -187,7 +187,8 @@ def dump_source(source, tensors):
     for kept in source.get("kept", []):
         yield f"source.kept {quote(kept['key'])} {tensors[kept['tensor']].text()}"
     yield from entries("source.metadata", source.get("metadata", {}))
-    yield from entries("source.extra", unknown(source, [*fields, "files", "kept", "metadata"]))
+    yield from entries("source.option", source.get("options", {}))
+    yield from entries("source.extra", unknown(source, [*fields, "files", "kept", "metadata", "options"]))
 
 
 if __name__ == "__main__":

@@ -87,6 +87,12 @@ pub(crate) struct Said {
     /// Alpha of LoRA factors that are saved without a config: 32 (scale alpha/r), rs:32 (rank-stabilised, alpha/√r)
     #[arg(long, value_name = "ALPHA", allow_hyphen_values = true)]
     pub(crate) alpha: Option<String>,
+    /// PEFT that wrote LoRA on square expert tensors, where neither shapes nor its config tell: 0.17 (up to 0.18), 0.19.0, 0.19.1 (and later)
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) moe_layout: Option<String>,
+    /// Columns of lora_B of expert tensors, which Unsloth had the other way: rank-major (PEFT), expert-major (Unsloth before September 2026)
+    #[arg(long, value_name = "ORDER")]
+    pub(crate) moe_b_layout: Option<String>,
 }
 
 /// The verbs.

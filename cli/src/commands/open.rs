@@ -27,6 +27,8 @@ pub(crate) struct Said<'h> {
     pub(crate) activation: Option<&'h str>,
     pub(crate) formula: Option<&'h str>,
     pub(crate) alpha: Option<&'h str>,
+    pub(crate) moe_layout: Option<&'h str>,
+    pub(crate) moe_b_layout: Option<&'h str>,
 }
 
 impl<'h> Said<'h> {
@@ -37,13 +39,23 @@ impl<'h> Said<'h> {
             activation: args.activation.as_deref(),
             formula: args.formula.as_deref(),
             alpha: args.alpha.as_deref(),
+            moe_layout: args.moe_layout.as_deref(),
+            moe_b_layout: args.moe_b_layout.as_deref(),
         }
     }
 
     /// The same for a reader.
     pub(crate) fn options(self) -> ReadOptions<'h> {
-        let Self { positions, activation, formula, alpha } = self;
-        ReadOptions { positions, activation, formula, alpha, ..ReadOptions::default() }
+        let Self { positions, activation, formula, alpha, moe_layout, moe_b_layout } = self;
+        ReadOptions {
+            positions,
+            activation,
+            formula,
+            alpha,
+            moe_layout,
+            moe_b_layout,
+            ..ReadOptions::default()
+        }
     }
 
     /// What each of several adapters is told: what its format asks for. What none asks for is told to all, and refused.
@@ -59,6 +71,8 @@ impl<'h> Said<'h> {
                 activation: all.activation.filter(|_| of_use(Ask::Activation)),
                 formula: all.formula.filter(|_| of_use(Ask::Formula)),
                 alpha: all.alpha.filter(|_| of_use(Ask::Alpha)),
+                moe_layout: all.moe_layout.filter(|_| of_use(Ask::MoeLayout)),
+                moe_b_layout: all.moe_b_layout.filter(|_| of_use(Ask::MoeBLayout)),
             }
         };
         formats.iter().map(told).collect()

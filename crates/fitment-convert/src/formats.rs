@@ -73,11 +73,16 @@ pub enum Ask {
     Formula,
     /// Alpha of LoRA factors beside it.
     Alpha,
+    /// Over which axis of an expert tensor the first factor is.
+    MoeLayout,
+    /// In which order columns of an expert tensor's second factor stand.
+    MoeBLayout,
 }
 
 impl Ask {
     /// All of them.
-    pub const ALL: &[Ask] = &[Ask::Positions, Ask::Activation, Ask::Formula, Ask::Alpha];
+    pub const ALL: &[Ask] =
+        &[Ask::Positions, Ask::Activation, Ask::Formula, Ask::Alpha, Ask::MoeLayout, Ask::MoeBLayout];
 
     /// The option of the command line that says it.
     pub fn option(self) -> &'static str {
@@ -86,6 +91,8 @@ impl Ask {
             Ask::Activation => "--activation",
             Ask::Formula => "--formula",
             Ask::Alpha => "--alpha",
+            Ask::MoeLayout => "--moe-layout",
+            Ask::MoeBLayout => "--moe-b-layout",
         }
     }
 }
@@ -129,12 +136,12 @@ pub const FORMATS: &[Format] = &[
         id: FormatId::Peft,
         name: "peft",
         title: "Hugging Face PEFT",
-        what: "LoRA, rsLoRA and DoRA on linear, Conv1D, convolution, embedding and attention modules; saved modules, biases, token rows",
+        what: "LoRA, rsLoRA and DoRA on linear, Conv1D, convolution, embedding and attention modules, LoRA on expert tensors; saved modules, biases, token rows",
         looked_for: "adapter_config.json beside adapter_model.safetensors or adapter_model.bin",
         detect: peft::detect,
         read: Some(peft::read),
         write: Some(peft::write),
-        asks: &[],
+        asks: &[Ask::MoeLayout, Ask::MoeBLayout],
         is_one_file: false,
         checks: Some(Checks {
             check: peft::check,
@@ -151,7 +158,7 @@ pub const FORMATS: &[Format] = &[
         detect: pyreft::detect,
         read: Some(pyreft::read),
         write: Some(pyreft::write),
-        asks: Ask::ALL,
+        asks: &[Ask::Positions, Ask::Activation, Ask::Formula, Ask::Alpha],
         is_one_file: false,
         checks: Some(Checks {
             check: pyreft::check,

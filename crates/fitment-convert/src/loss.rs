@@ -58,6 +58,11 @@ pub enum Loss {
         /// The rule, by its range of versions.
         rule: String,
     },
+    /// The file does not say which version wrote it; its keys do, and factors of experts are read by that version's layout.
+    AssumedLayout {
+        /// The version.
+        rule: String,
+    },
     /// The adapter's class has no language-model head: an edit of the tied embedding changes the head too.
     AssumedHeadless {
         /// The embedding.
@@ -147,6 +152,7 @@ impl Loss {
             | Loss::AssumedLinear { .. }
             | Loss::AssumedNew { .. }
             | Loss::AssumedVersion { .. }
+            | Loss::AssumedLayout { .. }
             | Loss::AssumedHeadless { .. }
             | Loss::AssumedNames { .. }
             | Loss::RankPadded { .. }
@@ -170,6 +176,7 @@ impl Loss {
             Loss::AssumedLinear { .. } => "assumed_linear",
             Loss::AssumedNew { .. } => "assumed_new",
             Loss::AssumedVersion { .. } => "assumed_version",
+            Loss::AssumedLayout { .. } => "assumed_layout",
             Loss::AssumedHeadless { .. } => "assumed_headless",
             Loss::AssumedNames { .. } => "assumed_names",
             Loss::NotHeld { .. } => "not_held",
@@ -218,6 +225,9 @@ impl fmt::Display for Loss {
             Loss::AssumedNew { target } => write!(f, "assumed: the base has no {target} (checked at apply)"),
             Loss::AssumedVersion { rule } => {
                 write!(f, "assumed from the keys of the config: patterns by the rule of {rule}")
+            }
+            Loss::AssumedLayout { rule } => {
+                write!(f, "assumed from the keys of the config: factors of experts as {rule} laid them out")
             }
             Loss::AssumedHeadless { target } => {
                 write!(

@@ -41,6 +41,11 @@ pub(crate) enum Fit {
     Exact(Vec<u64>),
     /// These extents, with any number of rows.
     Rows(Vec<u64>),
+    /// One matrix for each expert behind an axis of theirs, of these two sides in either order; of one expert also
+    /// `[rows, columns]` alone.
+    Parameter { experts: u64, rows: u64, columns: u64 },
+    /// A matrix, of any extents.
+    Matrix,
 }
 
 impl Fit {
@@ -49,6 +54,11 @@ impl Fit {
             Fit::Linear { out, input } => *dims == [*out, *input] || *dims == [*input, *out],
             Fit::Conv(wanted) | Fit::Exact(wanted) => dims == wanted,
             Fit::Rows(wanted) => dims.len() == wanted.len() && dims.get(1..) == wanted.get(1..),
+            Fit::Parameter { experts, rows, columns } => {
+                let stacked = *dims == [*experts, *rows, *columns] || *dims == [*experts, *columns, *rows];
+                stacked || (*experts == 1 && *dims == [*rows, *columns])
+            }
+            Fit::Matrix => dims.len() == 2,
         }
     }
 }
@@ -59,6 +69,10 @@ impl fmt::Display for Fit {
             Fit::Linear { out, input } => write!(f, "[{out}, {input}] or its transpose"),
             Fit::Conv(dims) | Fit::Exact(dims) => write!(f, "{dims:?}"),
             Fit::Rows(dims) => write!(f, "{:?} behind any number of rows", dims.get(1..).unwrap_or_default()),
+            Fit::Parameter { experts, rows, columns } => {
+                write!(f, "[{experts}, {rows}, {columns}], or its matrices transposed")
+            }
+            Fit::Matrix => f.write_str("a matrix"),
         }
     }
 }
@@ -336,6 +350,14 @@ const FAMILIES: &[&Family] = &[
         Inside("attention.output.dense", "attention.o_proj"),
         Inside("intermediate.dense", "mlp.fc1"),
         Inside("output.dense", "mlp.fc2"),
+    ],
+    // Mixtral and Phi-MoE in transformers 5.
+    &[Inside(".block_sparse_moe.", ".mlp.")],
+    // Granite's mixtures in transformers 5.
+    &[
+        Inside(".block_sparse_moe.input_linear.weight", ".block_sparse_moe.experts.gate_up_proj"),
+        Inside(".block_sparse_moe.output_linear.weight", ".block_sparse_moe.experts.down_proj"),
+        Inside(".block_sparse_moe.router.layer.weight", ".block_sparse_moe.router.weight"),
     ],
 ];
 

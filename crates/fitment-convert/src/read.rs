@@ -27,6 +27,10 @@ pub struct ReadOptions<'o> {
     pub formula: Option<&'o str>,
     /// Alpha of LoRA factors that are saved without a config: `32`, or `rs:32` for a rank-stabilised one.
     pub alpha: Option<&'o str>,
+    /// How PEFT laid out factors of expert tensors, by the release that changed it: `0.17`, `0.19.0` or `0.19.1`.
+    pub moe_layout: Option<&'o str>,
+    /// In which order the columns of `lora_B` of experts stand: `rank-major` or `expert-major`.
+    pub moe_b_layout: Option<&'o str>,
 }
 
 impl ReadOptions<'_> {
@@ -37,6 +41,8 @@ impl ReadOptions<'_> {
             Ask::Activation => self.activation.is_some(),
             Ask::Formula => self.formula.is_some(),
             Ask::Alpha => self.alpha.is_some(),
+            Ask::MoeLayout => self.moe_layout.is_some(),
+            Ask::MoeBLayout => self.moe_b_layout.is_some(),
         }
     }
 }
@@ -53,6 +59,8 @@ impl fmt::Debug for ReadOptions<'_> {
             .field("activation", &self.activation)
             .field("formula", &self.formula)
             .field("alpha", &self.alpha)
+            .field("moe_layout", &self.moe_layout)
+            .field("moe_b_layout", &self.moe_b_layout)
             .finish()
     }
 }

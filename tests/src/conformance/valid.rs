@@ -289,6 +289,7 @@ fn source() -> Adapter<'static> {
         ],
         kept: vec![KeptTensor { key: "base_model.model.embed.weight".to_owned(), value: ramp(&[2, 2], 0.0) }],
         metadata: [("format".to_owned(), "pt".to_owned())].into(),
+        options: [("moe-layout".to_owned(), "0.17".to_owned())].into(),
         extra: Map::new(),
     };
     Adapter { edits: vec![Edit::Lora(edit)], source: Some(source), ..Adapter::default() }

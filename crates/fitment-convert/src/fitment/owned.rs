@@ -113,6 +113,7 @@ fn source(source: Source<'_>) -> Source<'static> {
         files: source.files.into_iter().map(file).collect(),
         kept: source.kept.into_iter().map(kept).collect(),
         metadata: source.metadata,
+        options: source.options,
         extra: source.extra,
     }
 }

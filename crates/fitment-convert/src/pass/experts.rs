@@ -1,9 +1,63 @@
 //! Experts of a mixture: one stack of factors, or factors for each.
 
 use super::pad::padded;
-use super::sum::{Product, alike, rescaled};
+use super::sum::{Product, alike, rescaled, sum};
 use fitment_core::model::{Edit, Lora, LoraForm, Target, TensorName};
 use fitment_core::tensor::{Bytes, Shape, Tensor};
+
+/// What of an expert a matrix is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The gate of its MLP.
+    Gate,
+    /// What is gated.
+    Up,
+    /// The way back.
+    Down,
+}
+
+/// What the matrices of an expert are called in checkpoints that store each by itself.
+#[derive(Debug)]
+pub(crate) struct Words {
+    gate: &'static str,
+    up: &'static str,
+    down: &'static str,
+}
+
+/// Qwen, DeepSeek and most others; Mixtral and its kin.
+pub(crate) const WORDS: [Words; 2] = [
+    Words { gate: "gate_proj", up: "up_proj", down: "down_proj" },
+    Words { gate: "w1", up: "w3", down: "w2" },
+];
+
+impl Words {
+    /// The word for a part.
+    pub(crate) fn of(&self, part: Part) -> &'static str {
+        match part {
+            Part::Gate => self.gate,
+            Part::Up => self.up,
+            Part::Down => self.down,
+        }
+    }
+}
+
+/// The parts that a stack of all experts holds, one below the other, by the last word of its name in transformers 5.
+pub(crate) fn parts(word: &str) -> &'static [Part] {
+    match word {
+        "gate_up_proj" => &[Part::Gate, Part::Up],
+        "gate_proj" => &[Part::Gate],
+        "up_proj" => &[Part::Up],
+        "down_proj" => &[Part::Down],
+        _ => &[],
+    }
+}
+
+/// The bundle of all experts that a tensor of the first one belongs to.
+pub(crate) fn bundle(first: &str) -> Option<String> {
+    const FIRST: &str = ".experts.0.";
+    let at = first.rfind(FIRST)?;
+    Some(format!("{}.experts.{{e}}.{}", &first[..at], &first[at + FIRST.len()..]))
+}
 
 /// One of the tensors along the first axis.
 pub(crate) fn taken<'a>(stack: &Tensor<'a>, index: u64) -> Option<Tensor<'a>> {
@@ -17,6 +71,31 @@ pub(crate) fn taken<'a>(stack: &Tensor<'a>, index: u64) -> Option<Tensor<'a>> {
         Bytes::Shared(bytes) => Bytes::Shared(bytes.get(range)?.into()),
     };
     Tensor::new(stack.dtype(), shape, bytes).ok()
+}
+
+/// Stacks `[E, oᵢ, r]` of equally many experts and columns as one: of each expert the rows of all, one below the other.
+pub(crate) fn below<'a>(stacks: &[&Tensor<'a>]) -> Option<Tensor<'a>> {
+    let (first, rest) = stacks.split_first()?;
+    if rest.is_empty() {
+        return Some((*first).clone());
+    }
+    let &[experts, _, columns] = first.dims() else { return None };
+    let mut rows = 0u64;
+    for stack in stacks {
+        let &[count, own, width] = stack.dims() else { return None };
+        let fits = count == experts && width == columns && stack.dtype() == first.dtype();
+        rows = rows.checked_add(own).filter(|_| fits)?;
+    }
+    let count = usize::try_from(experts).ok()?;
+    let shape = Shape::new(&[experts, rows, columns]).ok()?;
+    let mut bytes = Vec::with_capacity(usize::try_from(shape.byte_len(first.dtype()).ok()?).ok()?);
+    for expert in 0..count {
+        for stack in stacks {
+            let len = stack.bytes().len().checked_div(count)?;
+            bytes.extend_from_slice(stack.bytes().get(expert.checked_mul(len)?..)?.get(..len)?);
+        }
+    }
+    Tensor::owned(first.dtype(), shape, bytes).ok()
 }
 
 /// Edits with a low-rank one of a bundle as one of each expert's tensor, for formats that know experts only as modules. Those with a
@@ -71,6 +150,25 @@ pub(crate) fn stacked(experts: &[Option<Product<'_>>]) -> Option<(Product<'stati
         downs.push(down.into_owned());
     }
     Some((Product { up: stack(alike(ups)?)?, down: stack(alike(downs)?)?, scale: first.scale }, rounded))
+}
+
+/// The sum of updates of whole stacks, or of matrices; each expert's by itself. Gives also how many elements were rounded.
+pub(crate) fn each_summed<'a>(parts: &[Product<'a>]) -> Option<(Product<'a>, u64)> {
+    let first = parts.first()?;
+    let &[count, _, _] = first.up.dims() else { return sum(parts) };
+    let (mut rounded, mut summed) = (0u64, Vec::new());
+    for expert in 0..count {
+        let one = |part: &Product<'a>| {
+            let (up, down) = (taken(&part.up, expert)?, taken(&part.down, expert)?);
+            Some(Product { up, down, scale: part.scale })
+        };
+        let own = parts.iter().map(one).collect::<Option<Vec<_>>>()?;
+        let (product, elements) = sum(&own)?;
+        rounded = rounded.checked_add(elements)?;
+        summed.push(Some(product));
+    }
+    let (stack, elements) = stacked(&summed)?;
+    Some((stack, rounded.checked_add(elements)?))
 }
 
 /// Equal tensors along a new first axis.

@@ -4,6 +4,7 @@ pub(crate) mod experts;
 pub mod fold;
 pub(crate) mod gather;
 pub(crate) mod pad;
+pub(crate) mod permute;
 pub(crate) mod rows;
 pub(crate) mod scale;
 pub(crate) mod servable;

@@ -19,6 +19,8 @@ pub(super) struct Entry<'a> {
 pub(super) struct Module<'a> {
     /// The output projection inside nn.MultiheadAttention.
     pub(super) in_attention: bool,
+    /// The path is that of a parameter: its factors are of all experts.
+    pub(super) is_parameter: bool,
     pub(super) a: Option<Entry<'a>>,
     pub(super) b: Option<Entry<'a>>,
     pub(super) bias: Option<Entry<'a>>,

@@ -4,6 +4,7 @@ use super::checks;
 use super::config::{self, Config, Dating, Parsed, PatternRule, Refusal};
 use super::contents::{self, Contents};
 use super::folder::{self, Folder};
+use super::parameters;
 use super::rules;
 use super::scale::{self, Scale};
 use crate::error::{Error, one_line};
@@ -65,6 +66,24 @@ pub(super) fn of_folder(mut folder: Folder<'_>, parsed: Option<Parsed>) -> Inspe
 }
 
 impl Inspection<'_> {
+    /// Gives factors of parameters the names of these; gives whether all could be told.
+    fn assign(&mut self) -> bool {
+        let Some(config) = &self.config else { return true };
+        match parameters::assign(&mut self.contents, config) {
+            Ok(assigned) => {
+                let is_told = assigned.findings.is_empty();
+                self.findings.extend(assigned.findings);
+                self.refusal = assigned.refusal;
+                self.findings.extend(twisted(config, &self.contents));
+                is_told
+            }
+            Err(fault) => {
+                self.findings.push(Finding::new(&rules::P_PATTERN, one_line(&fault.pattern), fault.reason));
+                false
+            }
+        }
+    }
+
     fn check(&mut self) {
         let unread = self.folder.weight_files.is_empty() || self.folder.tensors.is_empty();
         let broken = self.findings.iter().any(|finding| finding.severity == Severity::Error);
@@ -75,9 +94,13 @@ impl Inspection<'_> {
             }
             return;
         }
+        let is_told = self.assign();
         let (findings, refusal) = checks::check_tensors(&self.contents);
         self.findings.extend(findings);
-        self.refusal = refusal;
+        self.refusal = self.refusal.take().or(refusal);
+        if !is_told {
+            return;
+        }
         let Some(config) = &self.config else { return };
         match self.check_config(config) {
             Ok((scaled, findings)) => {
@@ -124,6 +147,15 @@ impl Inspection<'_> {
             _ => Err(Error::Malformed { findings }),
         }
     }
+}
+
+/// Files of Unsloth may mean another order of columns than PEFT's.
+fn twisted(config: &Config, contents: &Contents<'_>) -> Option<Finding> {
+    let (_, module) = contents.modules.iter().find(|(_, module)| module.is_parameter)?;
+    let entry = module.b.as_ref().filter(|_| config.of_unsloth)?;
+    let message =
+        "is read as PEFT computes it, the rank before the expert; Unsloth may have trained it the other way";
+    Some(Finding::new(&rules::P_MOE_B_LAYOUT, &entry.key, message))
 }
 
 /// By which rules the patterns may be read, the first one being the most likely.

@@ -3,6 +3,9 @@
 /// What stands before the path of a module.
 pub(super) const PREFIX: &str = "base_model.model.";
 
+/// What PEFT's wrappers call the module inside them.
+pub(super) const INNER: &str = "base_layer";
+
 /// A key, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
@@ -173,15 +176,13 @@ fn marked(marker: &str, parent: Option<&str>, tail: &[&str]) -> (Part, Option<St
 
 fn key_of(segments: &[&str], part: Part, has_prefix: bool, adapter_name: Option<String>) -> Key {
     let in_attention = segments.len() >= 2 && segments[segments.len() - 2..] == ["base_layer", "out_proj"];
-    let path: Vec<&str> = segments.iter().copied().filter(|segment| *segment != "base_layer").collect();
-    // A LoRA directly under `base_layer` is the inner one of two expert parameters.
-    let nested = segments.last() == Some(&"base_layer");
-    let part = match part {
-        Part::LoraA | Part::LoraB if nested => {
-            Part::Foreign("base_layer.lora_A/B (target_parameters)".to_owned())
-        }
-        part => part,
+    // A LoRA directly under `base_layer` is the inner one of several on parameters of one module: those keep their place.
+    let inner = match part {
+        Part::LoraA | Part::LoraB => segments.iter().rev().take_while(|segment| **segment == INNER).count(),
+        _ => 0,
     };
+    let (outer, inner) = segments.split_at(segments.len() - inner);
+    let path: Vec<&str> = outer.iter().filter(|segment| **segment != INNER).chain(inner).copied().collect();
     Key { module: path.join("."), part, has_prefix, adapter_name, in_attention }
 }
 
@@ -227,7 +228,9 @@ mod tests {
         assert_eq!((key.module.as_str(), key.in_attention), ("attn.out_proj", true));
         let bias = parse("base_model.model.attn.base_layer.out_proj.base_layer.bias");
         assert_eq!((bias.module.as_str(), bias.in_attention), ("attn.out_proj", true));
-        assert!(matches!(parse("base_model.model.experts.base_layer.lora_A.weight").part, Part::Foreign(_)));
+        let inner = parse("base_model.model.mlp.experts.base_layer.base_layer.lora_A.weight");
+        assert_eq!((inner.module.as_str(), inner.part), ("mlp.experts.base_layer.base_layer", Part::LoraA));
+        assert_eq!(parse("base_model.model.experts.base_layer.bias").module, "experts");
         assert_eq!(parse("base_model.model._orig_mod.a.lora_A.weight").module, "a");
     }
 

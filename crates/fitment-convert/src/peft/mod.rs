@@ -12,6 +12,7 @@
 //! | the same, convolution | `[r, in, k…]`, `[out, r, 1…]` | `lora` of form `conv` |
 //! | the same, nn.MultiheadAttention | `[r, E]`, `[3E, r]` | `lora` on `in_proj_weight` |
 //! | `base_layer.out_proj.lora_A/B.weight` | `[r, E]`, `[E, r]` | `lora` on `out_proj.weight`, with twice the scale |
+//! | the same on experts or another parameter | `[E·r, a]`, `[b, r·E]` | `lora` of form `stacked`, or of bundles: see `parameters` |
 //! | `lora_embedding_A`, `lora_embedding_B` | `[r, vocab]`, `[dim, r]` | `lora`: transposed to up, down |
 //! | `lora_magnitude_vector` | one element per output (embedding: per dimension) | magnitude, kept axis 0 (1) |
 //! | `lora_B.bias` | `[out]` | `add` on `bias` |
@@ -34,6 +35,7 @@ mod keys;
 mod leftovers;
 mod methods;
 mod orientation;
+mod parameters;
 mod pattern;
 mod placed;
 mod read;

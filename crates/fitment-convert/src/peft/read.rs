@@ -5,14 +5,15 @@ use super::config::Config;
 use super::folder::{Folder, TORCH};
 use super::inspect::{Inspection, inspect};
 use super::orientation;
+use super::parameters::{self, Parameter, Said};
 use super::placed::{Ground, Place, Placed};
 use super::units::{self, Change, LoraKind, Reach, Unit, wants};
 use super::{leftovers, rules, unbound, vocabulary};
 use crate::bind::bind;
 use crate::error::{Clash, Error};
 use crate::files::Files;
+use crate::formats::Ask;
 use crate::loss::Loss;
-use crate::names::resolve;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
@@ -44,6 +45,9 @@ pub(super) fn convert<'a>(
 ) -> Result<Converted<'a>, Error> {
     let config = inspection.sound()?;
     let (units, kept) = units::of(inspection, config);
+    let parameters = parameters::of(inspection);
+    let said = Said::new(config, options)?;
+    refuse_useless(&parameters, options)?;
     let mut reading = Reading {
         config,
         edits: Vec::new(),
@@ -52,14 +56,27 @@ pub(super) fn convert<'a>(
         findings: inspection.findings.clone(),
         base: Base::default(),
     };
+    if options.moe_b_layout.is_some() {
+        reading.findings.retain(|finding| finding.code != rules::P_MOE_B_LAYOUT.code);
+    }
     if let Some(rule) = inspection.assumed_rule {
         reading.losses.push(Loss::AssumedVersion { rule: rule.to_string() });
     }
     match options.base {
-        Some(base) => reading.on_base(units, base)?,
-        None => reading.without_base(units)?,
+        Some(base) => reading.on_base(units, (&parameters, &said), base)?,
+        None => reading.without_base(units, (&parameters, &said))?,
     }
-    reading.finish(files, inspection, options)
+    let options_said = said.options().into_iter().collect();
+    reading.finish(files, inspection, options, options_said)
+}
+
+/// Options about experts are for files that have some.
+fn refuse_useless(parameters: &[Parameter<'_>], options: &ReadOptions<'_>) -> Result<(), Error> {
+    let given = [Ask::MoeLayout, Ask::MoeBLayout].into_iter().find(|ask| options.says(*ask));
+    match given.filter(|_| parameters.is_empty()) {
+        Some(ask) => Err(Error::no_use(ask, "this adapter", "it has no LoRA on parameters of experts")),
+        None => Ok(()),
+    }
 }
 
 struct Reading<'c, 'a> {
@@ -71,12 +88,23 @@ struct Reading<'c, 'a> {
     base: Base,
 }
 
+/// The order of a LoRA for one use, among the changes of a target.
+const LORA_ORDER: u8 = 5;
+
 /// Target on disk, order of the change, key in the file: edits of one target stand in the order in which they apply.
 type SortKey = (String, u8, String);
 
 impl<'a> Reading<'_, 'a> {
-    fn on_base(&mut self, units: Vec<Unit<'a>>, base: &dyn Checkpoint) -> Result<(), Error> {
-        let names = resolve(&wants(&units), base)?;
+    fn on_base(
+        &mut self,
+        units: Vec<Unit<'a>>,
+        (parameters, said): (&[Parameter<'a>], &Said),
+        base: &dyn Checkpoint,
+    ) -> Result<(), Error> {
+        let (names, form) = parameters::find(&wants(&units), parameters, base)?;
+        let experts = parameters::edits(parameters, said, (&names, form), base)?;
+        self.note_stacks(&experts, parameters, form.is_some());
+        self.take(experts);
         let mut ground = Ground { config: self.config, base, names };
         self.note_renames(&units, &ground);
         self.findings.extend(check_missing(self.config, &units, (&ground.names, base)).unwrap_or_default());
@@ -117,8 +145,18 @@ impl<'a> Reading<'_, 'a> {
         Ok(())
     }
 
-    fn without_base(&mut self, units: Vec<Unit<'a>>) -> Result<(), Error> {
-        let expected = unbound::expect(units, self.config)?;
+    fn without_base(
+        &mut self,
+        units: Vec<Unit<'a>>,
+        (parameters, said): (&[Parameter<'a>], &Said),
+    ) -> Result<(), Error> {
+        let mut expected = unbound::expect(units, self.config)?;
+        let experts = parameters::unbound(parameters, said)?;
+        for (edit, dims) in &experts.edits {
+            expected.shapes.insert(edit.target.name.to_string(), Shape::new(dims).ok());
+        }
+        self.take(experts);
+        expected.losses.push(Loss::Unbound { targets: expected.shapes.len() });
         for (unit, places) in &expected.placed.units {
             let transposed = expected.transposed.get(&unit.name).copied().unwrap_or(false);
             self.emit(unit, places, transposed)?;
@@ -138,6 +176,25 @@ impl<'a> Reading<'_, 'a> {
         };
         self.base.tensors = expected.shapes.iter().map(tensor).collect::<Result<_, _>>()?;
         Ok(())
+    }
+
+    /// What LoRA on parameters became.
+    fn take(&mut self, placed: parameters::Placed<'a>) {
+        self.losses.extend(placed.losses);
+        self.findings.extend(placed.findings);
+        for (edit, _) in placed.edits {
+            let key = edit.origin.keys.values().next().cloned().unwrap_or_default();
+            self.edits.push(((edit.target.name.to_string(), LORA_ORDER, key), Edit::Lora(edit)));
+        }
+    }
+
+    /// Tensors of experts that have other names on disk.
+    fn note_stacks(&mut self, placed: &parameters::Placed<'a>, parameters: &[Parameter<'a>], apart: bool) {
+        let (Some(first), Some((edit, _))) = (parameters.first(), placed.edits.first()) else { return };
+        if apart || first.name != edit.target.name.as_str() {
+            let (from, to) = (first.name.clone(), edit.target.name.to_string());
+            self.losses.push(Loss::Renamed { from, to, targets: placed.edits.len() });
+        }
     }
 
     fn note_renames(&mut self, units: &[Unit<'a>], ground: &Ground<'_>) {
@@ -171,6 +228,7 @@ impl<'a> Reading<'_, 'a> {
         files: &Files<'a>,
         inspection: &Inspection<'a>,
         options: &ReadOptions<'_>,
+        said: BTreeMap<String, String>,
     ) -> Result<Converted<'a>, Error> {
         let config = self.config;
         self.edits.sort_by(|a, b| a.0.cmp(&b.0));
@@ -180,7 +238,8 @@ impl<'a> Reading<'_, 'a> {
         self.base.architecture = config.model_class.clone();
         let carried = leftovers::carry(files, &inspection.folder, options.keep_files, options.base);
         self.losses.extend(carried.losses);
-        let source = Source { files: carried.files, ..source(config, &inspection.folder, self.kept) };
+        let source =
+            Source { files: carried.files, options: said, ..source(config, &inspection.folder, self.kept) };
         let mut adapter = Adapter {
             base: self.base,
             edits: self.edits.into_iter().map(|(_, edit)| edit).collect(),
@@ -202,6 +261,7 @@ fn source<'a>(config: &Config, folder: &Folder<'a>, kept: Vec<KeptTensor<'a>>) -
         files: Vec::new(),
         kept,
         metadata: folder.metadata.clone(),
+        options: BTreeMap::new(),
         extra: Map::new(),
     }
 }

@@ -42,7 +42,7 @@ rules! {
     P_DTYPE = "P019" Error "PEFT: tensors" "Weights are F64, F32, F16 or BF16." => "Export the adapter again with a floating-point dtype.";
     P_RANK = "P020" Error "PEFT: tensors" "The rank of the factors is the one that `r` and `rank_pattern` say." => "Config and weights are of different adapters, or the pattern order changed: PEFT refuses such a folder.";
     P_TARGET_UNLISTED = "P021" Error "PEFT: selection" "`target_modules` (with `exclude_modules`, `layers_to_transform`, `modules_to_save`) selects every module of the file." => "PEFT drops the tensors of modules that it does not select, in silence: correct `target_modules`.";
-    P_TARGET_UNUSED = "P022" Warning "PEFT: selection" "Every name in `target_modules` selects some module of the file." => "PEFT gives such modules an untrained LoRA, which does nothing.";
+    P_TARGET_UNUSED = "P022" Warning "PEFT: selection" "Every name in `target_modules` and `target_parameters` selects something of the file." => "PEFT gives such modules an untrained LoRA, which does nothing.";
     P_SAVED_UNLISTED = "P023" Warning "PEFT: selection" "A whole tensor is a bias, an embedding, or named in `modules_to_save`." => "PEFT writes it over the base's tensor all the same; add its module to `modules_to_save`.";
     P_SAVED_MISSING = "P024" Warning "PEFT: selection" "Every name in `modules_to_save` has its tensors in the file, but for the names that PEFT adds by itself." => "A saved module without tensors loads as the base has it.";
     P_DORA = "P025" Error "PEFT: tensors" "`use_dora` is set exactly when modules have a magnitude." => "PEFT ignores magnitudes without the flag, and loads an untrained one where it is missing.";
@@ -54,6 +54,8 @@ rules! {
     P_MODULE_MISSING = "P031" Warning "PEFT: selection" "The file holds every module of the base that `target_modules` selects." => "PEFT gives such a module an untrained LoRA, which does nothing: was the file cut or filtered?";
     P_MHA = "P032" Note "PEFT: methods" "The output projection of nn.MultiheadAttention is counted twice by PEFT up to 0.21." => "Nothing to do: the scale of that edit is twice alpha/r, as the adapter was trained.";
     P_FLAG_IGNORED = "P033" Warning "PEFT: config" "`fan_in_fan_out` is true only where a matrix is stored transposed, as GPT-2's Conv1D stores it." => "PEFT takes it back with a warning on linear layers. Nothing to do, if the base is the right one; write false into adapter_config.json to be rid of it.";
+    P_MOE_LAYOUT = "P034" Warning "PEFT: selection" "Factors of experts are laid out as the PEFT of `peft_version` does." => "Shapes count, and this PEFT refuses the folder: the version was changed, or another tool wrote the factors.";
+    P_MOE_B_LAYOUT = "P035" Warning "PEFT: tensors" "The columns of an expert's `lora_B` stand as PEFT has them, the rank before the expert." => "Unsloth trained with them the other way before September 2026, and nothing in the files tells: say --moe-b-layout rank-major or expert-major.";
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub(super) struct Scale {
     pub(super) alpha: f64,
     /// `alpha/rank` or `alpha/√rank` in doubles; twice that for the output projection inside an attention module.
     pub(super) scale: f64,
+    /// Whether it is `alpha/√rank`.
+    pub(super) is_rslora: bool,
 }
 
 /// The scales of all modules.
@@ -90,10 +92,17 @@ fn by_rule(config: &Config, paths: &[&str], scaled: &mut Scaled) -> Result<Vec<R
 
 impl Scaled {
     fn add(&mut self, config: &Config, (path, module): (&String, &Module<'_>), found: RankAlpha) {
-        let Some(rank) = rank_of(module) else { return };
+        let Some(rows) = rank_of(module) else { return };
+        let is_of_experts = module.is_parameter && found.rank > 0 && rows.is_multiple_of(found.rank);
+        let rank = if is_of_experts { found.rank } else { rows };
         if rank != found.rank {
             let key = module.entries().next().map_or(path.as_str(), |entry| entry.key.as_str());
-            let message = format!("the factors have rank {rank}, the config says {}", found.rank);
+            let message = match module.is_parameter {
+                true => {
+                    format!("has {rows} rows, no multiple of the rank {} that the config says", found.rank)
+                }
+                false => format!("the factors have rank {rank}, the config says {}", found.rank),
+            };
             self.findings.push(Finding::new(&rules::P_RANK, key, message));
         }
         let Some(alpha) = found.alpha else { return };
@@ -103,7 +112,8 @@ impl Scaled {
         // Ranks are extents of tensors in memory: far below 2^53, so the division is the one that Python does.
         let divisor = if config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
         let times = if module.in_attention { 2.0 } else { 1.0 };
-        self.scales.insert(path.clone(), Scale { rank, alpha, scale: times * (alpha / divisor) });
+        let scale = Scale { rank, alpha, scale: times * (alpha / divisor), is_rslora: config.use_rslora };
+        self.scales.insert(path.clone(), scale);
     }
 
     fn note_unused(&mut self, config: &Config, found: &[RankAlpha]) {
@@ -134,8 +144,7 @@ impl Scaled {
     }
 }
 
-/// The rank of a module's factors.
-/// The rank by the factors.
+/// The rank by the factors; of those on parameters, times the number of experts.
 pub(super) fn rank_of(module: &Module<'_>) -> Option<u64> {
     let (a, _) = module.factors().or(module.embedding_factors())?;
     a.tensor.dims().first().copied().filter(|rank| *rank > 0)

@@ -55,7 +55,6 @@ pub(super) fn expect<'a>(units: Vec<Unit<'a>>, config: &Config) -> Result<Expect
     if let Some(first) = square.first() {
         expected.losses.push(Loss::AssumedLinear { target: first.clone(), targets: square.len() });
     }
-    expected.losses.push(Loss::Unbound { targets: expected.shapes.len() });
     Ok(expected)
 }
 

@@ -89,7 +89,7 @@ pub(super) fn of<'a>(inspection: &Inspection<'a>, config: &Config) -> (Vec<Unit<
     }
     for (path, module) in &contents.modules {
         units.extend(rows(config, path, module));
-        if let Some(scale) = inspection.scales.get(path) {
+        if let Some(scale) = inspection.scales.get(path).filter(|_| !module.is_parameter) {
             units.extend(lora(config, (path, module), scale, contents));
         }
     }

@@ -3,6 +3,7 @@
 
 mod computes;
 mod damaged;
+mod experts;
 mod exports;
 mod fixture;
 mod formula;

@@ -284,6 +284,7 @@ fn source<'a>(source: &v1::Source, stored: &Stored<'_, 'a>) -> Result<Source<'a>
         files: files.collect::<Result<_>>()?,
         kept: kept.collect::<Result<_>>()?,
         metadata: source.metadata.clone(),
+        options: source.options.clone(),
         extra: source.extra.clone(),
     })
 }

@@ -208,6 +208,7 @@ impl<'a> Store<'a> {
             files,
             kept,
             metadata: source.metadata.clone(),
+            options: source.options.clone(),
             extra: source.extra.clone(),
         }
     }

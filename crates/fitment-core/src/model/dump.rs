@@ -135,7 +135,8 @@ impl Dump<'_> {
             }
         }
         self.entries("source.metadata", object(source, "metadata"));
-        self.unknown("source.extra", source, &[SOURCE, &["files", "kept", "metadata"]]);
+        self.entries("source.option", object(source, "options"));
+        self.unknown("source.extra", source, &[SOURCE, &["files", "kept", "metadata", "options"]]);
     }
 
     /// Dtype, shape and SHA-256 of a stored tensor.

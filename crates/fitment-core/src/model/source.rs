@@ -34,6 +34,8 @@ pub struct Source<'a> {
     pub kept: Vec<KeptTensor<'a>>,
     /// The weight file's own `__metadata__`.
     pub metadata: BTreeMap<String, String>,
+    /// What its files leave open, and how it was read: option → value.
+    pub options: BTreeMap<String, String>,
     /// Unknown optional fields, kept.
     pub extra: Map<String, Value>,
 }

@@ -6,6 +6,7 @@ use crate::bind::bind;
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::names::{Fit, Places, Want, placed};
+use crate::pass::experts::bundle;
 use crate::pass::gather::gathered;
 use crate::pass::rows::{RowOrder, undone};
 use crate::read::ReadOptions;
@@ -192,7 +193,7 @@ fn target(
                 hint: super::super::rules::G_FACTORS.remedy.to_owned(),
             });
         }
-        name = disk.replacen(".experts.0.", ".experts.{e}.", 1);
+        name = bundle(disk).unwrap_or_else(|| disk.clone());
         experts = Some(ExpertRange { start: 0, end: count });
     }
     let when = (!contents.invocation_tokens.is_empty())

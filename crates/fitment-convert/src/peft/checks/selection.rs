@@ -1,8 +1,8 @@
 //! Which modules the config selects against which the file holds.
 
 use crate::peft::config::{Bias, Config, Modules};
-use crate::peft::contents::Contents;
-use crate::peft::keys::Whole;
+use crate::peft::contents::{Contents, Module};
+use crate::peft::keys::{INNER, Whole};
 use crate::peft::pattern::PatternFault;
 use crate::peft::rules;
 use crate::peft::selection::{Choice, Selection, is_named};
@@ -28,9 +28,7 @@ fn unlisted_targets(config: &Config, contents: &Contents<'_>) -> Result<Vec<Find
     let selection = Selection::new(config)?;
     let has_embedding = contents.modules.values().any(|module| module.embedding_a.is_some());
     let mut findings = Vec::new();
-    for (path, module) in
-        contents.modules.iter().filter(|(_, module)| module.has_lora() && !module.in_attention)
-    {
+    for (path, module) in contents.modules.iter().filter(|(path, module)| is_by_target(path, module)) {
         // PEFT ties such a head to the embedding without a place in target_modules.
         if config.ensure_weight_tying && has_embedding && is_vocabulary_module(path) {
             continue;
@@ -50,18 +48,27 @@ fn unlisted_targets(config: &Config, contents: &Contents<'_>) -> Result<Vec<Find
     Ok(findings)
 }
 
+/// Whether a module is one that `target_modules` must select. Nested factors that belong to no parameter are told of elsewhere.
+fn is_by_target(path: &str, module: &Module<'_>) -> bool {
+    module.has_lora() && !module.in_attention && !module.is_parameter && !path.ends_with(&format!(".{INNER}"))
+}
+
 fn unused_targets(config: &Config, contents: &Contents<'_>) -> Vec<Finding> {
-    let Modules::Names(names) = &config.target_modules else { return Vec::new() };
-    let used = |name: &&String| {
-        contents.modules.iter().any(|(path, module)| module.has_lora() && is_named(path, name))
+    let used = |name: &str, of_parameters: bool| {
+        let is = |module: &Module<'_>| module.has_lora() && module.is_parameter == of_parameters;
+        contents.modules.iter().any(|(path, module)| is(module) && is_named(path, name))
     };
-    let unused = names.iter().filter(|name| !used(name));
-    unused
-        .map(|name| {
-            let message = format!("{name:?} selects no module of the file");
-            Finding::new(&rules::P_TARGET_UNUSED, "target_modules", message)
-        })
-        .collect()
+    let unused = |names: &[String], field: &'static str, what: &str, of_parameters: bool| -> Vec<Finding> {
+        let unused = names.iter().filter(|name| !used(name, of_parameters));
+        let message = |name: &String| format!("{name:?} selects no {what} of the file");
+        unused.map(|name| Finding::new(&rules::P_TARGET_UNUSED, field, message(name))).collect()
+    };
+    let mut findings = match &config.target_modules {
+        Modules::Names(names) => unused(names, "target_modules", "module", false),
+        Modules::Unset | Modules::AllLinear | Modules::Pattern(_) => Vec::new(),
+    };
+    findings.extend(unused(&config.target_parameters, "target_parameters", "parameter", true));
+    findings
 }
 
 /// Whether `modules_to_save` saves a module: PEFT compares the end of its path, or of a parent's, without regard to dots.

@@ -37,7 +37,6 @@ const OTHER_KEYS: &[&str] = &[
     "peft_type",
     "qalora_group_size",
     "runtime_config",
-    "target_parameters",
     "use_bdlora",
     "use_qalora",
     "velora_config",
@@ -62,6 +61,7 @@ const READ_KEYS: &[&str] = &[
     "rank_pattern",
     "revision",
     "target_modules",
+    "target_parameters",
     "task_type",
     "trainable_token_indices",
     "use_dora",
@@ -80,6 +80,8 @@ pub(super) struct Config {
     pub(super) version_text: Option<String>,
     pub(super) version: Option<Version>,
     dated: Option<Version>,
+    /// The config holds what Unsloth writes into it.
+    pub(super) of_unsloth: bool,
     pub(super) rank: u64,
     /// PEFT would take 8 where it is missing.
     pub(super) alpha: Option<f64>,
@@ -91,6 +93,8 @@ pub(super) struct Config {
     pub(super) ensure_weight_tying: bool,
     pub(super) target_modules: Modules,
     pub(super) exclude_modules: Modules,
+    /// Parameters by whole path, or by its end.
+    pub(super) target_parameters: Vec<String>,
     pub(super) modules_to_save: Vec<String>,
     pub(super) layers: Option<Vec<u64>>,
     pub(super) layers_pattern: Vec<String>,
@@ -206,10 +210,16 @@ fn note_unknown_keys(map: &Map<String, Value>, fields: &mut Fields<'_>) {
 fn read_config(map: &Map<String, Value>, fields: &mut Fields<'_>) -> Config {
     let version_text = fields.text("peft_version");
     let model_class = fields.value("auto_mapping").and_then(|mapping| mapping.get("base_model_class"));
+    let mapping = fields.value("auto_mapping");
+    let is_fixed = mapping.and_then(|mapping| mapping.get("unsloth_fixed")).and_then(Value::as_bool);
+    let base_name = fields.text("base_model_name_or_path").filter(|name| !name.is_empty());
     let config = Config {
+        of_unsloth: is_fixed == Some(true)
+            || base_name.as_deref().is_some_and(|name| name.starts_with("unsloth/")),
+        target_parameters: fields.texts("target_parameters"),
         task_type: fields.text("task_type"),
         model_class: model_class.and_then(Value::as_str).map(str::to_owned),
-        base_name: fields.text("base_model_name_or_path").filter(|name| !name.is_empty()),
+        base_name,
         revision: fields.text("revision").filter(|revision| !revision.is_empty()),
         version: version_text.as_deref().and_then(Version::parse),
         version_text,
@@ -253,6 +263,9 @@ fn check_together(config: &Config, fields: &mut Fields<'_>) {
     if is_pattern && (config.layers.is_some() || !config.layers_pattern.is_empty()) {
         let message = "goes with a list of target_modules only, which is a string here".to_owned();
         fields.fault("layers_to_transform", message);
+    }
+    if !config.target_parameters.is_empty() && config.fan_in_fan_out {
+        fields.fault("fan_in_fan_out", "is true beside target_parameters, which PEFT refuses".to_owned());
     }
     if config.lora_bias && config.use_dora {
         fields.fault("lora_bias", "is true beside use_dora, which PEFT refuses".to_owned());

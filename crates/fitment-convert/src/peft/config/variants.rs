@@ -26,11 +26,6 @@ const MERGE: &str = "merge it with PEFT (merge_and_unload)";
 /// Config key, reason, hint: refused when the key is set to anything but null, false, 0 or an empty value.
 const VARIANTS: &[(&str, &str, &str)] = &[
     (
-        "target_parameters",
-        "LoRA on expert tensors comes in three orientations by writer version, which this version does not tell apart yet",
-        MERGE,
-    ),
-    (
         "layer_replication",
         "replicated layers share the weights of the base: no checkpoint of the base's layers holds the result",
         "materialise the replicated layers first",

@@ -17,7 +17,7 @@ impl Version {
     }
 
     /// Reads `0.21.2`, `0.18.0.dev0@hash`; only the first two numbers count.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(in crate::peft) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.');
         Some(Self { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
     }
@@ -124,6 +124,11 @@ pub(in crate::peft) enum Dating {
 }
 
 impl Config {
+    /// The version whose keys the config has; later ones name themselves. `None` when PEFT did not write it.
+    pub(in crate::peft) fn dated(&self) -> Option<Version> {
+        self.dated
+    }
+
     /// By which rule the patterns are read, and how that is known.
     pub(in crate::peft) fn dating(&self) -> Dating {
         match (self.version, self.dated) {

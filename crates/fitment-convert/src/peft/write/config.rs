@@ -27,18 +27,19 @@ fn fields(
     draft: &Draft<'_>,
     options: &WriteOptions<'_>,
 ) -> BTreeMap<&'static str, Value> {
-    let rank = most_common(draft.modules.values().map(|adapted| adapted.rank)).unwrap_or(8);
-    let alpha = most_common(draft.modules.values().map(|adapted| adapted.alpha.to_bits()))
-        .map_or(8.0, f64::from_bits);
+    let rank = most_common(draft.adapted().map(|(_, adapted)| adapted.rank)).unwrap_or(8);
+    let alpha =
+        most_common(draft.adapted().map(|(_, adapted)| adapted.alpha.to_bits())).map_or(8.0, f64::from_bits);
     let exact = |module: &String| format!("^{}", escaped(module));
     let patterns = |of: &dyn Fn(&super::draft::Adapted) -> Option<Value>| -> Value {
         let entry = |(module, adapted)| Some((exact(module), of(adapted)?));
-        Value::Object(draft.modules.iter().filter_map(entry).collect())
+        Value::Object(draft.adapted().filter_map(entry).collect())
     };
     let linear = |kind: Kind| matches!(kind, Kind::Linear | Kind::Conv1d);
     let mut kinds =
         draft.modules.values().map(|adapted| adapted.kind).filter(|kind| linear(*kind)).peekable();
-    let conv1d = kinds.peek().is_some() && kinds.all(|kind| kind == Kind::Conv1d);
+    let conv1d =
+        kinds.peek().is_some() && draft.parameters.is_empty() && kinds.all(|kind| kind == Kind::Conv1d);
     BTreeMap::from([
         ("alpha_pattern", patterns(&|adapted| (adapted.alpha != alpha).then(|| number(adapted.alpha)))),
         ("base_model_name_or_path", json!(adapter.base.name)),
@@ -62,6 +63,13 @@ fn fields(
                 None => targets(draft, options.base),
             },
         ),
+        (
+            "target_parameters",
+            match draft.parameters.is_empty() {
+                true => Value::Null,
+                false => json!(draft.parameters.keys().collect::<Vec<_>>()),
+            },
+        ),
         ("task_type", json!(task_type(adapter))),
         ("trainable_token_indices", if draft.tokens.is_empty() { Value::Null } else { json!(draft.tokens) }),
         ("use_dora", json!(draft.tensors.keys().any(|key| key.ends_with(".lora_magnitude_vector")))),
@@ -72,7 +80,8 @@ fn fields(
 /// Full paths; as one pattern where a path is also the end of another module's.
 fn targets(draft: &Draft<'_>, base: Option<&dyn Checkpoint>) -> Value {
     if draft.modules.is_empty() {
-        return json!(NO_TARGETS);
+        // An empty list keeps PEFT from targets of its own choice.
+        return if draft.parameters.is_empty() { json!(NO_TARGETS) } else { json!([]) };
     }
     let is_tail = |name: &String| {
         let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);

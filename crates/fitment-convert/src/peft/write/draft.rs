@@ -12,6 +12,8 @@ pub(super) struct Draft<'a> {
     pub(super) tensors: BTreeMap<String, Tensor<'a>>,
     /// Modules with a LoRA.
     pub(super) modules: BTreeMap<String, Adapted>,
+    /// Parameters with a LoRA, by their whole path.
+    pub(super) parameters: BTreeMap<String, Adapted>,
     /// Modules whose `lora_B` has a bias.
     pub(super) biased: BTreeSet<String>,
     /// Modules saved whole.
@@ -41,9 +43,16 @@ pub(super) enum Kind {
     Conv1d,
     Conv,
     Embedding,
+    /// None: a parameter, whatever module it is in.
+    Parameter,
 }
 
 impl<'a> Draft<'a> {
+    /// All that has a LoRA, by path.
+    pub(super) fn adapted(&self) -> impl Iterator<Item = (&String, &Adapted)> {
+        self.modules.iter().chain(&self.parameters)
+    }
+
     /// Puts a tensor under the key of a module's part.
     pub(super) fn put(&mut self, module: &str, part: &str, tensor: Tensor<'a>) {
         self.tensors.insert(format!("{PREFIX}{module}.{part}"), tensor);

@@ -1,6 +1,7 @@
 //! Edits of any origin as PEFT's tensors. What PEFT cannot hold is left out and listed.
 
 use super::draft::{Adapted, Draft, Kind};
+use super::experts::is_of_parameter;
 use super::{alpha, config};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
@@ -23,8 +24,11 @@ pub(super) fn export<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> R
     let adapter = &Adapter { edits: apart(&adapter.edits), ..adapter.clone() };
     let mut export = Export { adapter, base: options.base, draft: Draft::default(), dora: has_dora(adapter) };
     // Factors first: what else there is of a module depends on whether it has them.
+    export.parameters();
     for edit in &adapter.edits {
-        if let (Edit::Lora(lora), None) = (edit, export.unaddressable(edit)) {
+        if let (Edit::Lora(lora), None) = (edit, export.unaddressable(edit))
+            && !is_of_parameter(lora)
+        {
             export.lora(lora);
         }
     }
@@ -56,22 +60,25 @@ fn has_dora(adapter: &Adapter<'_>) -> bool {
 
 const ATTENTION: &str = "PEFT adapts the `weight` of modules, and nn.MultiheadAttention only as a whole";
 
-struct Export<'e, 'a> {
-    adapter: &'e Adapter<'a>,
-    base: Option<&'e dyn Checkpoint>,
-    draft: Draft<'a>,
-    dora: bool,
+pub(super) struct Export<'e, 'a> {
+    pub(super) adapter: &'e Adapter<'a>,
+    pub(super) base: Option<&'e dyn Checkpoint>,
+    pub(super) draft: Draft<'a>,
+    pub(super) dora: bool,
 }
 
 impl<'a> Export<'_, 'a> {
     /// Why a target cannot be one of PEFT's at all.
-    fn unaddressable(&self, edit: &Edit<'_>) -> Option<&'static str> {
+    pub(super) fn unaddressable(&self, edit: &Edit<'_>) -> Option<&'static str> {
         let target = edit.target()?;
+        let is_stack = matches!(edit, Edit::Lora(lora) if lora.form == LoraForm::Stacked);
         if target.component.is_some() {
             Some("PEFT folders hold an adapter of a single model")
         } else if target.experts.is_some() {
             Some("PEFT knows experts only as modules, and adapts them only by LoRA")
-        } else if !target.slice.is_empty() {
+        } else if is_stack && !target.uses.is_empty() {
+            Some("PEFT adapts a parameter in all its uses")
+        } else if !target.slice.is_empty() && !is_stack {
             Some("PEFT adapts whole tensors, not slices of them")
         } else if target.when.is_some() {
             Some("PEFT's plain adapters act on every token, and this edit has a `when`")
@@ -198,8 +205,9 @@ impl<'a> Export<'_, 'a> {
         if adapted.scale.to_bits() != add.scale.to_bits() {
             return Err("PEFT scales the bias as the LoRA of its module, whose scale is another");
         }
-        if self.draft.modules.values().any(|adapted| adapted.kind == Kind::Embedding) {
-            return Err("PEFT's lora_bias is for all modules, and embeddings cannot have it");
+        let lacks = |adapted: &Adapted| matches!(adapted.kind, Kind::Embedding | Kind::Parameter);
+        if self.draft.adapted().any(|(_, adapted)| lacks(adapted)) {
+            return Err("PEFT's lora_bias is for all modules, and embeddings and parameters cannot have it");
         }
         if !self.draft.biased.insert(module.to_owned()) {
             return Err("PEFT holds one update of each bias, and this is a further one");
@@ -362,7 +370,7 @@ fn kind_of(lora: &Lora<'_>, module: &str) -> Result<Kind, &'static str> {
     let is_embedding =
         UNTIED_EMBEDDINGS.contains(&last) || (is_vocabulary_module(module) && !is_head_module(module));
     match (lora.form, is_embedding) {
-        (LoraForm::Stacked, _) => Err("PEFT's expert tensors are not written yet"),
+        (LoraForm::Stacked, _) => Err("PEFT has LoRA on whole stacks of experts only"),
         (LoraForm::Conv, _) => Ok(Kind::Conv),
         (LoraForm::Matrix, true) if !lora.transposed => Ok(Kind::Embedding),
         (LoraForm::Matrix, _) if lora.transposed => Ok(Kind::Conv1d),

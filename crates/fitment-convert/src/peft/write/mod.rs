@@ -3,6 +3,7 @@
 mod alpha;
 mod config;
 mod draft;
+mod experts;
 mod export;
 mod restore;
 

@@ -1,10 +1,13 @@
 //! The files of an adapter that was read from PEFT, as they were.
 
 use crate::files::{Content, OutputFile};
+use crate::pass::experts::below;
+use crate::pass::permute::turned;
 use crate::peft::config::{self, Config};
-use crate::peft::contents::{self, Contents};
+use crate::peft::contents::{self, Contents, Module};
 use crate::peft::folder::{CONFIG, INDEX, PICKLE, TORCH, WEIGHTS};
 use crate::peft::keys::{self, Part};
+use crate::peft::parameters::{self, Columns};
 use crate::peft::{scale, tokens};
 use crate::tying::is_bias_alias;
 use crate::write::Written;
@@ -97,7 +100,14 @@ fn tensors<'a>(
         }
         Some(_) | None => Ok(()),
     };
+    for (keys, factors) in on_parameters(adapter, source)? {
+        keys.into_iter().zip(factors).try_for_each(|(key, tensor)| put(&key, tensor))?;
+    }
     for edit in adapter.edits.iter().filter(|edit| !is_bias_of_base(edit)) {
+        unchanged_kind(edit)?;
+        if is_of_experts(edit) {
+            continue;
+        }
         for (role, tensor) in edit.tensors().into_iter().filter(|(role, _)| *role != "rows") {
             let label = edit.target().map(|target| target.label()).unwrap_or_default();
             let key = edit.origin().keys.get(role).ok_or_else(|| format!("{label} has no key for {role}"))?;
@@ -107,7 +117,6 @@ fn tensors<'a>(
                     .ok_or_else(|| format!("{label} no longer fits {key}"))?,
             )?;
         }
-        unchanged_kind(edit)?;
     }
     for kept in &source.kept {
         put(&kept.key, kept.value.clone())?;
@@ -119,6 +128,53 @@ fn tensors<'a>(
 fn is_bias_of_base(edit: &Edit<'_>) -> bool {
     let Edit::Set(set) = edit else { return false };
     set.create && set.origin.keys.is_empty() && is_bias_alias(set.target.name.as_str())
+}
+
+fn is_of_experts(edit: &Edit<'_>) -> bool {
+    matches!(edit, Edit::Lora(lora) if lora.has_expert_axis())
+}
+
+/// Keys and tensors of `lora_A` and `lora_B`.
+type Pair<'a> = ([String; 2], [Tensor<'a>; 2]);
+
+/// The factors on parameters, each from the edits that it was taken apart into.
+fn on_parameters<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<Pair<'a>>, String> {
+    let mut pieces = BTreeMap::<[String; 2], Vec<&Lora<'a>>>::new();
+    for edit in &adapter.edits {
+        let Edit::Lora(lora) = edit else { continue };
+        if !lora.has_expert_axis() {
+            continue;
+        }
+        let key = |part: &Part| lora.origin.keys.values().find(|key| keys::parse(key).part == *part).cloned();
+        let pair = key(&Part::LoraA).zip(key(&Part::LoraB));
+        let (a, b) = pair.ok_or_else(|| format!("{} has no keys of PEFT", lora.target.label()))?;
+        pieces.entry([a, b]).or_default().push(lora);
+    }
+    let columns = Columns::recorded(&source.options);
+    let pair = |(keys, pieces): ([String; 2], Vec<&Lora<'a>>)| {
+        let factors = together(&keys[0], &pieces, columns);
+        let factors = factors.ok_or_else(|| format!("its experts no longer fit {}", keys[0]))?;
+        Ok((keys, factors))
+    };
+    pieces.into_iter().map(pair).collect()
+}
+
+/// `lora_A` and `lora_B` of the pieces of one parameter.
+fn together<'a>(a_key: &str, pieces: &[&Lora<'a>], columns: Columns) -> Option<[Tensor<'a>; 2]> {
+    let first = pieces.first()?;
+    let same = |lora: &&Lora<'a>| {
+        let (own, down) = (&lora.down, &first.down);
+        own.shape() == down.shape() && own.dtype() == down.dtype() && own.bytes() == down.bytes()
+    };
+    let ups: Vec<&Tensor<'a>> = pieces.iter().map(|lora| &lora.up).collect();
+    let up = below(&ups).filter(|_| pieces.iter().all(same))?;
+    let reads = first.origin.keys.get("down").is_some_and(|key| key == a_key);
+    let (a, b) = match reads {
+        true => (first.down.clone(), up),
+        false => (turned(&up)?, turned(&first.down)?),
+    };
+    let (a, b) = parameters::flat(&a, &b, columns)?;
+    Some([a, b])
 }
 
 /// PEFT computes with the norm of the merged weight, and knows no removals or exceptions.
@@ -161,9 +217,14 @@ fn as_stored<'a>(
 /// The scales that PEFT will compute from config and shapes must be those of the edits.
 fn check_scales(adapter: &Adapter<'_>, config: &Config, tensors: &Tensors<'_>) -> Result<(), String> {
     let listed: Vec<(String, Tensor<'_>)> = tensors.iter().map(|(key, t)| (key.clone(), t.clone())).collect();
-    let sorted = contents::sort(&listed);
-    let contents: Contents<'_> = sorted.contents;
+    let mut contents: Contents<'_> = contents::sort(&listed).contents;
+    parameters::assign(&mut contents, config).map_err(|fault| fault.to_string())?;
     let scaled = scale::find(config, &contents).map_err(|fault| fault.to_string())?;
+    let of_module = |(path, module): (&String, &Module<'_>)| {
+        let scale = scaled.scales.get(path).map(|scale| scale.scale);
+        module.entries().map(|entry| (entry.key.clone(), scale)).collect::<Vec<_>>()
+    };
+    let scales: BTreeMap<String, Option<f64>> = contents.modules.iter().flat_map(of_module).collect();
     for edit in &adapter.edits {
         let (role, found) = match edit {
             Edit::Lora(lora) => ("up", lora.scale),
@@ -178,7 +239,7 @@ fn check_scales(adapter: &Adapter<'_>, config: &Config, tensors: &Tensors<'_>) -
         };
         let key = edit.origin().keys.get(role).map(String::as_str).unwrap_or_default();
         let module = keys::parse(key).module;
-        let expected = scaled.scales.get(&module).map(|scale| scale.scale);
+        let expected = scales.get(key).copied().flatten();
         if expected.map(f64::to_bits) != Some(found.to_bits()) {
             return Err(format!(
                 "the scale of {module} is {found}, its config says {}",

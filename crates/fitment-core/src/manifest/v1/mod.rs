@@ -160,6 +160,9 @@ pub struct Source {
     /// The weight file's `__metadata__`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// What its files leave open, and how it was read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
     /// Unknown optional fields.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
