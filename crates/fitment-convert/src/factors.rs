@@ -8,26 +8,55 @@ use crate::read::ReadOptions;
 use crate::tying::{flag_scales_logits, is_head_module, is_vocabulary_module};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
+use fitment_core::limits::MAX_EXPERTS;
 use fitment_core::model::{
-    AxisSlice, Base, BaseTensor, ConfigEdit, ConfigValue, Edit, IndexRange, Lora, LoraForm, Magnitude,
-    NormOf, Origin, Source, Target, TensorName,
+    AxisSlice, Base, BaseTensor, ConfigEdit, ConfigValue, Edit, ExpertRange, IndexRange, Lora, LoraForm,
+    Magnitude, NormOf, Origin, Source, Target, TensorName,
 };
 use fitment_core::tensor::{Shape, Tensor};
 use serde_json::Map;
 use std::collections::BTreeMap;
 
-/// One product `scale·up·down` on a weight `[out, in]`, or on some of its rows.
+/// A weight of the model's class, and how a product is read into it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The weight; of experts in modules of their own with `{e}` for the number.
+    pub(crate) name: String,
+    /// Its extents as it is stored; of experts in modules of their own those of one.
+    pub(crate) dims: Vec<u64>,
+    /// Of which of its indices the product is.
+    pub(crate) slice: Vec<AxisSlice>,
+    /// How many experts in modules of their own; the factors have an axis in front for them.
+    pub(crate) experts: Option<u64>,
+    /// All experts are in this one tensor; the factors have an axis in front for them.
+    pub(crate) is_stacked: bool,
+    /// It is stored with its last two axes the other way round.
+    pub(crate) transposed: bool,
+}
+
+impl Place {
+    /// The `weight` of a linear layer, or some of its rows in their order; no ranges are all of them.
+    pub(crate) fn linear(module: &str, dims: [u64; 2], rows: Vec<IndexRange>) -> Self {
+        let slice = if rows.is_empty() { Vec::new() } else { vec![AxisSlice { axis: 0, ranges: rows }] };
+        let (name, dims) = (format!("{module}.weight"), dims.to_vec());
+        Self { name, dims, slice, experts: None, is_stacked: false, transposed: false }
+    }
+
+    /// The name of the first of several.
+    fn first(&self) -> String {
+        self.name.replacen("{e}", "0", 1)
+    }
+
+    fn module(&self) -> &str {
+        self.name.strip_suffix(".weight").unwrap_or(&self.name)
+    }
+}
+
+/// One product `scale·up·down`, `up` `[out, r]` and `down` `[r, in]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Factors<'a> {
-    /// The module in the class; its `weight` is changed.
-    pub(crate) module: String,
-    /// The whole weight's extents.
-    pub(crate) dims: [u64; 2],
-    /// Of which rows it is, in their order; empty for all.
-    pub(crate) rows: Vec<IndexRange>,
-    /// `[rows, r]`.
+    pub(crate) place: Place,
     pub(crate) up: Tensor<'a>,
-    /// `[r, in]`.
     pub(crate) down: Tensor<'a>,
     /// DoRA's: one element for each row, whose norm is that of the merged weight.
     pub(crate) magnitude: Option<Tensor<'a>>,
@@ -88,8 +117,8 @@ pub(crate) fn adapter<'a>(
             let mut expected = BTreeMap::new();
             for one in factors {
                 refuse_head(&one, model.is_tied)?;
-                let target = Target::whole(TensorName::new(weight(&one))?);
-                expected.insert(target.name.clone(), one.dims);
+                let target = target(&one.place, &one.place.first())?;
+                expected.insert((target.name.clone(), target.experts), one.place.dims.clone());
                 adapter.edits.push(Edit::Lora(lora(one, target)));
             }
             losses.push(Loss::Unbound { targets: expected.len() });
@@ -99,17 +128,30 @@ pub(crate) fn adapter<'a>(
     Ok((adapter, losses))
 }
 
-fn weight(factors: &Factors<'_>) -> String {
-    format!("{}.weight", factors.module)
-}
-
 fn want(factors: &Factors<'_>) -> Want {
     Want {
-        name: weight(factors),
-        fit: Fit::Exact(factors.dims.to_vec()),
+        name: factors.place.first(),
+        fit: Fit::Exact(factors.place.dims.clone()),
         may_create: false,
-        is_vocabulary: is_vocabulary_module(&factors.module),
+        is_vocabulary: is_vocabulary_module(factors.place.module()),
     }
+}
+
+/// The target, by the first tensor's name on disk.
+fn target(place: &Place, disk: &str) -> Result<Target, Error> {
+    let slice = place.slice.clone();
+    let Some(count) = place.experts else {
+        return Ok(Target { slice, ..Target::whole(TensorName::new(disk)?) });
+    };
+    if count > MAX_EXPERTS {
+        return Err(Error::Unsupported {
+            what: place.name.clone(),
+            reason: format!("{count} experts, {MAX_EXPERTS} are read"),
+            hint: "check the file: no model has so many".to_owned(),
+        });
+    }
+    let name = TensorName::new(disk.replacen(".experts.0.", ".experts.{e}.", 1))?;
+    Ok(Target { slice, experts: Some(ExpertRange { start: 0, end: count }), ..Target::whole(name) })
 }
 
 fn renamed(wants: &[Want], names: &Names) -> Option<Loss> {
@@ -121,10 +163,10 @@ fn renamed(wants: &[Want], names: &Names) -> Option<Loss> {
 
 /// The target on disk, and whether that takes a tied tensor apart.
 fn place(factors: &Factors<'_>, names: &Names, base: &dyn Checkpoint) -> Result<(Target, bool), Error> {
-    let name = weight(factors);
+    let name = factors.place.first();
     let disk = names.on_disk(&name);
     let Some(tied) = names.tied_with(&name) else {
-        return Ok((Target::whole(TensorName::new(disk.unwrap_or(&name))?), false));
+        return Ok((target(&factors.place, disk.unwrap_or(&name))?, false));
     };
     if flag_scales_logits(base.config()) {
         return Err(Error::Unsupported {
@@ -134,33 +176,30 @@ fn place(factors: &Factors<'_>, names: &Names, base: &dyn Checkpoint) -> Result<
         });
     }
     if let Some(disk) = disk {
-        return Ok((Target::whole(TensorName::new(disk)?), true));
+        return Ok((target(&factors.place, disk)?, true));
     }
     let owner = names.on_disk(&tied.owner).unwrap_or(&tied.owner);
     let uses = vec![TensorName::new(&name)?];
-    Ok((Target { uses, ..Target::whole(TensorName::new(owner)?) }, true))
+    Ok((Target { uses, ..target(&factors.place, owner)? }, true))
 }
 
 /// Without a base, a head that may be the embedding.
 fn refuse_head(factors: &Factors<'_>, is_tied: Option<bool>) -> Result<(), Error> {
-    if !is_head_module(&factors.module) || is_tied == Some(false) {
+    if !is_head_module(factors.place.module()) || is_tied == Some(false) {
         return Ok(());
     }
     Err(Error::Ambiguous {
-        what: weight(factors),
+        what: factors.place.name.clone(),
         reason: "a head may be tied to the embedding, and then only one of its uses changes".to_owned(),
         hint: "name the base with --base".to_owned(),
     })
 }
 
-fn lora<'a>(factors: Factors<'a>, mut target: Target) -> Lora<'a> {
-    if !factors.rows.is_empty() {
-        target.slice = vec![AxisSlice { axis: 0, ranges: factors.rows }];
-    }
+fn lora<'a>(factors: Factors<'a>, target: Target) -> Lora<'a> {
     Lora {
         target,
-        form: LoraForm::Matrix,
-        transposed: false,
+        form: if factors.place.is_stacked { LoraForm::Stacked } else { LoraForm::Matrix },
+        transposed: factors.place.transposed,
         scale: factors.scale,
         up: factors.up,
         down: factors.down,
@@ -175,12 +214,12 @@ fn lora<'a>(factors: Factors<'a>, mut target: Target) -> Lora<'a> {
     }
 }
 
-fn base_tensor((name, dims): (TensorName, [u64; 2])) -> BaseTensor {
+fn base_tensor(((name, experts), dims): ((TensorName, Option<ExpertRange>), Vec<u64>)) -> BaseTensor {
     BaseTensor {
         unchanged: false,
         component: None,
         name,
-        experts: None,
+        experts,
         dtype: None,
         shape: Shape::new(&dims).ok(),
         digests: Vec::new(),

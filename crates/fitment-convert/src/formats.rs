@@ -3,7 +3,7 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{adapters, fastchat, fitment, gguf, litgpt, mlx, peft, pyreft, slime, torchtune, trl};
+use crate::{adapters, fastchat, fitment, gguf, litgpt, mlx, peft, pyreft, slime, tinker, torchtune, trl};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -34,6 +34,8 @@ pub enum FormatId {
     Torchtune,
     /// litgpt.
     Litgpt,
+    /// Tinker.
+    Tinker,
 }
 
 /// One line of the table of formats.
@@ -302,6 +304,23 @@ pub const FORMATS: &[Format] = &[
             unsupported: &litgpt::rules::I_UNSUPPORTED,
         }),
     },
+    Format {
+        id: FormatId::Tinker,
+        name: "tinker",
+        title: "Tinker",
+        what: "LoRA by Tinker's own names: heads, attention, linear attention, experts one by one or stacked, with what they share",
+        looked_for: "adapter_model.safetensors with unembed_tokens, experts.w1 and the like among its keys",
+        detect: tinker::detect,
+        read: Some(tinker::read),
+        write: None,
+        asks: &[],
+        is_one_file: false,
+        checks: Some(Checks {
+            check: tinker::check,
+            rules: tinker::rules::ALL,
+            unsupported: &tinker::rules::K_UNSUPPORTED,
+        }),
+    },
 ];
 
 impl FormatId {
@@ -348,6 +367,8 @@ pub fn detect(files: &Files<'_>) -> Result<FormatId, Error> {
         FORMATS.iter().filter(|format| (format.detect)(files)).map(|format| format.id).collect();
     match fits[..] {
         [one] => Ok(one),
+        // Its files have PEFT's names, and are told by their keys.
+        [FormatId::Peft, FormatId::Tinker] => Ok(FormatId::Tinker),
         [] => {
             let findings = torch_findings(files).unwrap_or_default();
             if findings.iter().any(|finding| finding.code == fitment_torch::rules::T_UNSAFE.code) {
@@ -378,13 +399,14 @@ mod tests {
             FormatId::Mlx,
             FormatId::Torchtune,
             FormatId::Litgpt,
+            FormatId::Tinker,
         ] {
             assert_eq!(id.to_string().parse::<FormatId>(), Ok(id));
         }
-        assert_eq!(FORMATS.len(), 11);
+        assert_eq!(FORMATS.len(), 12);
         assert_eq!(
             "pft".parse::<FormatId>().unwrap_err().to_string(),
-            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime, mlx, torchtune, litgpt"
+            "no format \"pft\"; there are fitment, peft, pyreft, gguf, adapters, trl, fastchat, slime, mlx, torchtune, litgpt, tinker"
         );
     }
 

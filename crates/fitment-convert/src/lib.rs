@@ -52,6 +52,7 @@
 //! | [`slime`] | slime's disk deltas, with their rules as codes |
 //! | [`mlx`] | MLX-LM's adapters, with their rules as codes |
 //! | [`litgpt`] | litgpt's LoRA, with its rules as codes |
+//! | [`tinker`] | Tinker's adapters, with their rules as codes |
 //! | [`torchtune`] | torchtune's adapters, with their rules as codes |
 //! | [`torch`] | PyTorch weight files, which some formats hold, with their rules as codes |
 //!
@@ -95,6 +96,7 @@ mod several;
 pub mod sites;
 pub mod slime;
 mod states;
+pub mod tinker;
 pub mod torchtune;
 pub mod trl;
 pub mod tying;

@@ -78,6 +78,7 @@ mod tests {
                 ('X', "mlx: "),
                 ('U', "torchtune: "),
                 ('I', "litgpt: "),
+                ('K', "tinker: "),
                 ('V', "servers: "),
             ];
             let tool = tools.into_iter().find(|(group, _)| rule.code.0.starts_with(*group));

@@ -1,8 +1,8 @@
 use super::folder::{self, Folder, MODEL, SPELLING, Said, TRAINING, WEIGHTS};
-use super::names::{FUSED, Place, layer};
+use super::names::{self, FUSED, layer};
 use super::rules;
 use crate::error::Error;
-use crate::factors::{Factors, Model, adapter};
+use crate::factors::{Factors, Model, Place, adapter};
 use crate::files::Files;
 use crate::pairs::{Pair, Role};
 use crate::pass::gather::rows;
@@ -70,10 +70,8 @@ fn factors<'a>(path: &str, pair: &Pair<'a>, said: &Said) -> Option<Vec<Factors<'
         keys: keys.clone().into(),
         ..Origin::default()
     };
-    let one = |place: Place, up: Tensor<'a>, down: Tensor<'a>| Factors {
-        module: place.module,
-        dims: [place.all, input],
-        rows: place.rows,
+    let one = |place: names::Place, up: Tensor<'a>, down: Tensor<'a>| Factors {
+        place: Place::linear(&place.module, [place.all, input], place.rows),
         up,
         down,
         magnitude: None,

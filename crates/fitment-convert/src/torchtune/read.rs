@@ -1,9 +1,9 @@
 use super::folder::{self, CONFIG, Folder, MODEL_CONFIG, SPELLING, Unit};
-use super::names::{Family, Place};
+use super::names::{self, Family};
 use super::rules;
 use crate::alpha::{self, Alpha};
 use crate::error::{Clash, Error};
-use crate::factors::{Factors, Model, adapter};
+use crate::factors::{Factors, Model, Place, adapter};
 use crate::files::Files;
 use crate::formats::Ask;
 use crate::model_config::{self, Heads};
@@ -101,7 +101,7 @@ fn family(config: Option<&Map<String, Value>>) -> Result<(Family, Heads), Error>
 }
 
 fn factors<'a>(
-    place: Place,
+    place: names::Place,
     unit: &Unit<'a>,
     alpha: f64,
     family: Family,
@@ -132,9 +132,11 @@ fn factors<'a>(
     let keys = roles.chain(magnitude.is_some().then_some(("magnitude", Role::Magnitude)));
     let keys = keys.map(|(name, role)| (name.to_owned(), SPELLING.key_of(&unit.module, role))).collect();
     Ok(Factors {
-        module,
-        dims: [rows.map_or(out, |(_, all)| all), input],
-        rows: rows.map(|(range, _)| range).into_iter().collect(),
+        place: Place::linear(
+            &module,
+            [rows.map_or(out, |(_, all)| all), input],
+            rows.map(|(range, _)| range).into_iter().collect(),
+        ),
         up,
         down: down.clone(),
         magnitude,
