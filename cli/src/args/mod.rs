@@ -6,7 +6,7 @@ pub(crate) use merge::{AtOneSite, Merge};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fitment_convert::{FORMATS, Preset};
+use fitment_convert::{FORMATS, Preset, QkvRows};
 use std::path::PathBuf;
 
 /// Convert, validate, inspect, apply, merge and make neural-network adapters.
@@ -58,6 +58,11 @@ fn servers() -> PossibleValuesParser {
 }
 
 /// The narrower forms that can be written, for `--preset`.
+/// The values of `--qkv-rows`.
+fn qkv_rows() -> PossibleValuesParser {
+    QkvRows::ALL.map(QkvRows::name).to_vec().into()
+}
+
 fn presets() -> PossibleValuesParser {
     Preset::ALL.map(Preset::name).to_vec().into()
 }
@@ -142,6 +147,9 @@ pub(crate) struct Convert {
     /// Which of several adapters in the folder
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
+    /// Where BASE has query, key and value in one projection that the adapter has apart, or the other way: the order of rows
+    #[arg(long, value_name = "ORDER", value_parser = qkv_rows(), requires = "base")]
+    pub(crate) qkv_rows: Option<String>,
     #[command(flatten)]
     pub(crate) said: Said,
     /// Write although something that changes the function is lost
@@ -301,6 +309,9 @@ pub(crate) struct Apply {
     /// Which of several adapters, where PATH is a folder that holds more than one
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
+    /// Where BASE has query, key and value in one projection that the adapter has apart, or the other way: the order of rows
+    #[arg(long, value_name = "ORDER", value_parser = qkv_rows())]
+    pub(crate) qkv_rows: Option<String>,
     #[command(flatten)]
     pub(crate) said: Said,
     /// Replace an existing output

@@ -11,7 +11,8 @@ use anyhow::anyhow;
 use fitment_apply::{Culprit, Note, Options, Outcome, Plan, Refusal};
 use fitment_convert::Converted;
 use fitment_core::Adapter;
-use fitment_core::checkpoint::OutputTensor;
+use fitment_core::checkpoint::{Checkpoint, OutputTensor};
+use fitment_core::model::Edit;
 use fitment_core::tensor::Dtype;
 use fitment_io::{AdapterFiles, CheckpointDir, CheckpointOutput, ConfigEdit, Finished, OutputOptions};
 use serde_json::json;
@@ -83,10 +84,31 @@ fn read<'f>(
     let read = |((weighted, files), said): ((&Weighted, &'f AdapterFiles), open::Said<'_>)| {
         let foreign = open::foreign_base(files, base);
         let adapter = args.adapter.as_deref().filter(|_| foreign.is_some());
-        let how = How { from: args.from.as_deref(), adapter, base: foreign, said, ..How::default() };
-        open::adapter(&weighted.path, files, how).map(|(_, converted)| converted)
+        let qkv_rows = args.qkv_rows.as_deref().filter(|_| foreign.is_some());
+        let how = How {
+            from: args.from.as_deref(),
+            adapter,
+            base: foreign,
+            refit: true,
+            qkv_rows,
+            said,
+            ..How::default()
+        };
+        let (_, converted) = open::adapter(&weighted.path, files, how)?;
+        if foreign.is_some() || has_targets(base, &converted) {
+            return Ok(converted);
+        }
+        // The plan says what is missing, where it is so in every form.
+        let fitted = How { base: Some(base), refit: true, qkv_rows: args.qkv_rows.as_deref(), ..how };
+        Ok(open::adapter(&weighted.path, files, fitted).map_or(converted, |(_, fitted)| fitted))
     };
     weighted.iter().zip(files).zip(told).map(read).collect()
+}
+
+fn has_targets(base: &CheckpointDir, converted: &Converted<'_>) -> bool {
+    let edits = converted.adapter.edits.iter().filter(|edit| !matches!(edit, Edit::Set(set) if set.create));
+    let mut targets = edits.filter_map(Edit::target).filter(|target| target.component.is_none());
+    targets.all(|target| target.base_names().all(|name| base.tensors().contains_key(&name)))
 }
 
 fn dtype(dtype: OutputDtype) -> Dtype {

@@ -22,6 +22,8 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         base,
         base_name: args.base_name.as_deref(),
         keep_files: args.keep_files,
+        refit: true,
+        qkv_rows: args.qkv_rows.as_deref(),
         said: open::Said::all(&args.said),
     };
     let (from, Converted { adapter, mut losses, findings, .. }) = open::adapter(&args.src, &files, how)?;

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
     let mut converted: Vec<Converted<'_>> = Vec::new();
     for (weighted, files) in weighted.iter().zip(&files) {
         let foreign = base.as_ref().and_then(|base| open::foreign_base(files, base));
-        let how = How { from: args.from.as_deref(), base: foreign, ..How::default() };
+        let how = How { from: args.from.as_deref(), base: foreign, refit: true, ..How::default() };
         converted.push(open::adapter(&weighted.path, files, how)?.1);
     }
     for Converted { losses, findings, .. } in &converted {

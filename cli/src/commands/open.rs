@@ -17,6 +17,9 @@ pub(crate) struct How<'h> {
     pub(crate) base: Option<&'h dyn Checkpoint>,
     pub(crate) base_name: Option<&'h str>,
     pub(crate) keep_files: bool,
+    /// Fit what the base has fused, or apart, to it; with the order of rows where that is said.
+    pub(crate) refit: bool,
+    pub(crate) qkv_rows: Option<&'h str>,
     pub(crate) said: Said<'h>,
 }
 
@@ -117,6 +120,8 @@ pub(crate) fn adapter<'a>(
         base_name: how.base_name,
         keep_files: how.keep_files,
         adapter_name: how.adapter,
+        refit: how.refit,
+        qkv_rows: how.qkv_rows.and_then(|name| name.parse().ok()),
         ..how.said.options()
     };
     let converted = fitment_convert::read(&blobs, &options).map_err(at_path)?;

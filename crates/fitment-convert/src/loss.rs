@@ -41,6 +41,15 @@ pub enum Loss {
         /// How many targets.
         targets: usize,
     },
+    /// The base has linear layers fused, or apart, that the adapter has the other way.
+    Refitted {
+        /// The last words of the adapter's modules.
+        from: String,
+        /// Those of the base's.
+        to: String,
+        /// How many targets of the adapter.
+        targets: usize,
+    },
     /// Square matrices are read as `[out, in]`, as all classes but GPT-2's Conv1D store them.
     AssumedLinear {
         /// The first of them.
@@ -149,6 +158,7 @@ impl Loss {
             | Loss::AdapterLeft { .. }
             | Loss::Unbound { .. }
             | Loss::Renamed { .. }
+            | Loss::Refitted { .. }
             | Loss::AssumedLinear { .. }
             | Loss::AssumedNew { .. }
             | Loss::AssumedVersion { .. }
@@ -173,6 +183,7 @@ impl Loss {
             Loss::AdapterLeft { .. } => "adapter_left",
             Loss::Unbound { .. } => "unbound",
             Loss::Renamed { .. } => "renamed",
+            Loss::Refitted { .. } => "refitted",
             Loss::AssumedLinear { .. } => "assumed_linear",
             Loss::AssumedNew { .. } => "assumed_new",
             Loss::AssumedVersion { .. } => "assumed_version",
@@ -218,6 +229,9 @@ impl fmt::Display for Loss {
                     f,
                     "assumed: {from} of the adapter is {to} of the base (targets: {targets}, all found)"
                 )
+            }
+            Loss::Refitted { from, to, targets } => {
+                write!(f, "fitted to the base, which has {to}: {from} of the adapter (targets: {targets})")
             }
             Loss::AssumedLinear { target, targets } => {
                 write!(f, "assumed: square matrices are stored as [out, in] ({targets}, such as {target})")

@@ -2,6 +2,7 @@ use crate::error::Error;
 use crate::files::Files;
 use crate::formats::{self, Ask, FormatId};
 use crate::loss::Loss;
+use crate::pass::refit::{self, QkvRows};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -31,6 +32,10 @@ pub struct ReadOptions<'o> {
     pub moe_layout: Option<&'o str>,
     /// In which order the columns of `lora_B` of experts stand: `rank-major` or `expert-major`.
     pub moe_b_layout: Option<&'o str>,
+    /// Where the base has the adapter's linear layers fused with others, or apart: what is of them becomes what the base has.
+    pub refit: bool,
+    /// In which order a fused projection has the rows of queries, keys and values, where no config says it.
+    pub qkv_rows: Option<QkvRows>,
 }
 
 impl ReadOptions<'_> {
@@ -61,6 +66,8 @@ impl fmt::Debug for ReadOptions<'_> {
             .field("alpha", &self.alpha)
             .field("moe_layout", &self.moe_layout)
             .field("moe_b_layout", &self.moe_b_layout)
+            .field("refit", &self.refit)
+            .field("qkv_rows", &self.qkv_rows)
             .finish()
     }
 }
@@ -90,7 +97,17 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     };
     let reader = id.format().read.ok_or(Error::NoSuchWay { format: id, verb: "read" })?;
     check_options(id, options)?;
-    reader(files, options)
+    match (reader(files, options), options.base) {
+        (Err(Error::Unmapped { culprits }), Some(base)) if options.refit => {
+            refit::read(reader, files, options, base, culprits)
+        }
+        (Ok(_), _) if options.qkv_rows.is_some() => Err(Error::Option {
+            option: "--qkv-rows".to_owned(),
+            reason: "decides nothing here: the base has every target as the adapter names it".to_owned(),
+            hint: "leave it out".to_owned(),
+        }),
+        (result, _) => result,
+    }
 }
 
 /// Whether a format has a use for every option that says something.

@@ -2,6 +2,7 @@ use super::folder::{CONFIG, Kind, WEIGHTS, is_embedding};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
+use crate::pass::one::one_each;
 use crate::pass::pad::padded;
 use crate::pass::scale::scaled;
 use crate::write::{WriteOptions, Written};
@@ -18,9 +19,12 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// [`Error::Unsupported`] when nothing of the adapter can be held.
-pub fn write<'a>(adapter: &Adapter<'a>, _: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
+    let mut losses = Vec::new();
+    let edits = one_each(adapter, options.base, &mut losses);
+    let adapter = &Adapter { edits, ..adapter.clone() };
     let kind = kind(adapter);
-    let (mut losses, mut loras, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut loras, mut tensors) = (Vec::new(), Vec::new());
     for edit in &adapter.edits {
         let held = match (edit, kind) {
             (Edit::Lora(lora), Kind::Lora | Kind::Dora) => holds(lora, kind).map(|()| loras.push(lora)),

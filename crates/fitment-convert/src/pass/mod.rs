@@ -3,8 +3,10 @@
 pub(crate) mod experts;
 pub mod fold;
 pub(crate) mod gather;
+pub(crate) mod one;
 pub(crate) mod pad;
 pub(crate) mod permute;
+pub(crate) mod refit;
 pub(crate) mod rows;
 pub(crate) mod scale;
 pub(crate) mod servable;

@@ -1,17 +1,11 @@
 //! Whether a square matrix is stored `[out, in]`, or `[in, out]` as GPT-2's Conv1D has it.
 //!
-//! Any other matrix shows it by its shape. Classes with Conv1D in transformers 5.23: `gpt2`, `openai-gpt`, `imagegpt`,
-//! `decision_transformer`, `clvp`; in all of them its modules have one of four names. Other models use the same names for
-//! linear layers (GPTBigCode, Qwen), so that names alone decide nothing. Nor does `fan_in_fan_out` in the config: PEFT
-//! 0.21 corrects it with a warning, by the class of the layer.
+//! Any other matrix shows it by its shape. Nor does `fan_in_fan_out` in the config decide: PEFT 0.21 corrects it with a
+//! warning, by the class of the layer.
 
+use crate::conv1d::{CONV1D_MODELS, CONV1D_MODULES};
 use crate::tying::model_type;
 use fitment_core::checkpoint::Checkpoint;
-
-/// Model types whose `c_attn`, `c_proj`, `c_fc` and `q_attn` are Conv1D.
-const CONV1D_MODELS: &[&str] = &["gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"];
-
-const CONV1D_MODULES: &[&str] = &["c_attn", "c_proj", "c_fc", "q_attn"];
 
 /// Whether a module has a name that Conv1D modules have.
 pub(super) fn may_be_conv1d(module: &str) -> bool {

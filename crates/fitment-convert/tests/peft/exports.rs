@@ -207,7 +207,9 @@ fn what_peft_cannot_hold_is_listed_by_name() {
     };
     let (losses, config, keys) = export(vec![
         Edit::Lora(lora("a.q.weight", 2.0)),
-        Edit::Lora(lora("a.q.weight", 1.0)),
+        // Of what the two are done to in turn, PEFT holds the first.
+        Edit::Lora(lora("a.r.weight", 1.0)),
+        Edit::Lora(Lora { form: LoraForm::Conv, ..lora("a.r.weight", 1.0) }),
         Edit::Lora(sliced),
         Edit::Lora(timed),
         Edit::Add(Add {
@@ -235,7 +237,7 @@ fn what_peft_cannot_hold_is_listed_by_name() {
     assert_eq!(
         lost,
         [
-            ("a.q.weight", "lora"),
+            ("a.r.weight", "lora"),
             ("s.weight", "lora"),
             ("t.weight", "lora"),
             ("a.q.bias", "add"),
@@ -246,7 +248,7 @@ fn what_peft_cannot_hold_is_listed_by_name() {
     );
     assert!(losses.iter().all(Loss::changes_function));
     assert_eq!(config["lora_bias"], false);
-    assert_eq!(keys.len(), 2);
+    assert_eq!(keys.len(), 4);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use crate::error::Error;
 use crate::rules;
 use crate::validate::Input;
 use fitment_convert::each;
-use fitment_convert::{Checks, Clash, Error as ConvertError, Files, FormatId, ReadOptions, Unmapped, read};
+use fitment_convert::{
+    Checks, Clash, Error as ConvertError, Files, FormatId, Loss, ReadOptions, Unmapped, read,
+};
 use fitment_core::check::check_model;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError, Names};
 use fitment_core::finding::{Finding, rules as format};
@@ -110,11 +112,30 @@ fn on_base<'a>(
         }
         Err(ConvertError::Unsupported { .. }) if look.is_refused => return Ok(()),
         Err(ConvertError::Base(error)) => return Err(error),
-        Err(error) => BaseReport { findings: refusal(&error, base, checks), digests: 0 },
+        Err(error) => {
+            let mut findings = refusal(&error, base, checks);
+            findings.extend(refits(files, options));
+            BaseReport { findings, digests: 0 }
+        }
     };
     look.findings.extend(report.findings);
     look.base = true;
     Ok(())
+}
+
+/// That the base has what the adapter names, fused or apart. Whoever loads the adapter by its names finds nothing all the same.
+fn refits(files: &Files<'_>, options: &ReadOptions<'_>) -> Vec<Finding> {
+    let Ok(converted) = read(files, &ReadOptions { refit: true, ..*options }) else { return Vec::new() };
+    let refitted = |loss: &Loss| match loss {
+        Loss::Refitted { from, to, .. } => {
+            let message = format!(
+                "the base has {to} instead of {from}: `fitment convert --base` fits the adapter to it"
+            );
+            Some(Finding::new(&rules::B_FORM, to.clone(), message))
+        }
+        _ => None,
+    };
+    converted.losses.iter().filter_map(refitted).collect()
 }
 
 /// Why an adapter that is sound by itself cannot be read against the base.

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
 use crate::pass::experts::apart;
+use crate::pass::one::one_each;
 use crate::pass::pad::padded;
 use crate::peft::folder::{CONFIG, WEIGHTS};
 use crate::peft::tokens::as_listed;
@@ -21,8 +22,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Makes a PEFT folder of an adapter.
 pub(super) fn export<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
-    let adapter = &Adapter { edits: apart(&adapter.edits), ..adapter.clone() };
-    let mut export = Export { adapter, base: options.base, draft: Draft::default(), dora: has_dora(adapter) };
+    let mut draft = Draft::default();
+    let edits = apart(&one_each(adapter, options.base, &mut draft.losses));
+    let adapter = &Adapter { edits, ..adapter.clone() };
+    let mut export = Export { adapter, base: options.base, draft, dora: has_dora(adapter) };
     // Factors first: what else there is of a module depends on whether it has them.
     export.parameters();
     for edit in &adapter.edits {

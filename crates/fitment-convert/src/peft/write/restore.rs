@@ -110,7 +110,11 @@ fn tensors<'a>(
         }
         for (role, tensor) in edit.tensors().into_iter().filter(|(role, _)| *role != "rows") {
             let label = edit.target().map(|target| target.label()).unwrap_or_default();
-            let key = edit.origin().keys.get(role).ok_or_else(|| format!("{label} has no key for {role}"))?;
+            let no_key = || match edit.origin().keys.is_empty() {
+                true => format!("{label} is not from its files"),
+                false => format!("{label} has no key for {role}"),
+            };
+            let key = edit.origin().keys.get(role).ok_or_else(no_key)?;
             put(
                 key,
                 as_stored(edit, key, tensor, config)

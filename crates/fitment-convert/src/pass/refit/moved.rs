@@ -1,0 +1,229 @@
+//! Edits of what a base has in another form, as edits of what it has.
+
+use super::loss;
+use super::view::{Made, Part, View};
+use crate::error::Error;
+use crate::loss::Loss;
+use crate::pass::gather::gathered;
+use fitment_core::Adapter;
+use fitment_core::model::{
+    Add, AxisSlice, Edit, IndexRange, Lora, LoraForm, Magnitude, Origin, Set, SetDtype, Target, TensorName,
+};
+use fitment_core::tensor::Tensor;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Moves every edit of an adapter that was read on a view to the base behind it, and says which.
+///
+/// # Errors
+/// [`Error::Unsupported`] for edits that are of a whole tensor by their nature.
+pub(super) fn moved(adapter: &mut Adapter<'_>, view: &View<'_>) -> Result<Vec<Loss>, Error> {
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut edits = Vec::with_capacity(adapter.edits.len());
+    for edit in std::mem::take(&mut adapter.edits) {
+        let name = edit.target().map(|target| target.name.to_string());
+        let Some(made) = name.as_deref().and_then(|name| view.made(name)) else {
+            edits.push(edit);
+            continue;
+        };
+        let new = match made {
+            Made::Part(part) => vec![onto_slice(&edit, part, view)?],
+            Made::Whole(parts) => into_parts(&edit, parts)?,
+        };
+        let to = match made {
+            Made::Part(part) => word(&part.name).to_owned(),
+            Made::Whole(parts) => parts.iter().map(|part| word(&part.name)).collect::<Vec<_>>().join(", "),
+        };
+        *counts.entry((word(name.as_deref().unwrap_or_default()).to_owned(), to)).or_default() += 1;
+        edits.extend(new);
+    }
+    adapter.edits = edits;
+    adapter.base.tensors.retain(|tensor| view.made(tensor.name.as_str()).is_none());
+    Ok(losses(counts))
+}
+
+/// One line for each form: `q_proj, k_proj, v_proj` of `qkv_proj`.
+fn losses(counts: BTreeMap<(String, String), usize>) -> Vec<Loss> {
+    let mut by_base: BTreeMap<String, (BTreeSet<String>, usize)> = BTreeMap::new();
+    for ((from, to), count) in counts {
+        let (words, targets) = by_base.entry(to).or_default();
+        words.insert(from);
+        *targets += count;
+    }
+    let line = |(to, (words, targets)): (String, (BTreeSet<String>, usize))| {
+        loss(&words.into_iter().collect::<Vec<_>>().join(", "), &to, targets)
+    };
+    by_base.into_iter().map(line).collect()
+}
+
+/// The last word of a module's path.
+fn word(name: &str) -> &str {
+    let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
+    module.rsplit('.').next().unwrap_or(module)
+}
+
+fn refused(edit: &Edit<'_>, to: &str, reason: &str) -> Error {
+    Error::Unsupported {
+        what: format!("{} of {}", edit.kind(), edit.label().unwrap_or_default()),
+        reason: format!("{reason}, and the base has {to} instead"),
+        hint: "name the base that the adapter was made for with --base".to_owned(),
+    }
+}
+
+const WHOLE_ONLY: &str = "such a change is of a whole tensor";
+
+fn renamed(target: &Target, name: &str) -> Option<Target> {
+    let is_plain = target.slice.is_empty() && target.experts.is_none();
+    let name = TensorName::new(name).ok()?;
+    is_plain.then(|| Target { name, ..target.clone() })
+}
+
+/// The same edit of a slice of the whole that the base has.
+fn onto_slice<'a>(edit: &Edit<'a>, part: &Part, view: &View<'_>) -> Result<Edit<'a>, Error> {
+    let refuse = |reason| refused(edit, &part.name, reason);
+    let target = edit.target().and_then(|target| renamed(target, &part.name));
+    let mut target = target.ok_or_else(|| refuse(WHOLE_ONLY))?;
+    let range = |range: &std::ops::Range<u64>| IndexRange { start: range.start, end: range.end, step: 1 };
+    let axis = u64::from(part.transposed);
+    let whole = view.info(&part.name).ok_or_else(|| refuse(WHOLE_ONLY))?;
+    let count: u64 = part.rows.iter().map(|range| range.end - range.start).sum();
+    // Of a head of its own, a part may be all of the whole.
+    if whole.shape.dims().get(usize::from(part.transposed)) != Some(&count) {
+        target.slice = vec![AxisSlice { axis, ranges: joined(part.rows.iter().map(range)) }];
+    }
+    let value = |value: &Tensor<'a>| match part.transposed && value.dims().len() == 2 {
+        true => value.transposed(),
+        false => Some(value.clone()),
+    };
+    let unfit = || refuse("its value is no matrix of numbers");
+    Ok(match edit {
+        Edit::Lora(lora) if lora.form == LoraForm::Matrix => {
+            let transposed = lora.transposed != part.transposed;
+            Edit::Lora(Lora { target, transposed, origin: Origin::default(), ..lora.clone() })
+        }
+        Edit::Add(add) if add.exceptions.is_none() => {
+            let value = value(&add.value).ok_or_else(unfit)?;
+            Edit::Add(Add { target, value, origin: Origin::default(), ..add.clone() })
+        }
+        Edit::Set(set) if set.rows.is_none() && !set.create && !set.reshape => {
+            if set.dtype == SetDtype::Stored && set.value.dtype() != whole.dtype {
+                return Err(refuse("it replaces a tensor in another dtype"));
+            }
+            let value = value(&set.value).ok_or_else(unfit)?;
+            Edit::Set(Set { target, value, dtype: SetDtype::Base, origin: Origin::default(), ..set.clone() })
+        }
+        _ => return Err(refuse(WHOLE_ONLY)),
+    })
+}
+
+/// Ranges that follow each other as one.
+fn joined(ranges: impl Iterator<Item = IndexRange>) -> Vec<IndexRange> {
+    let mut all: Vec<IndexRange> = Vec::new();
+    for range in ranges {
+        match all.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => all.push(range),
+        }
+    }
+    all
+}
+
+/// The edits of the parts that the base has.
+fn into_parts<'a>(edit: &Edit<'a>, parts: &[Part]) -> Result<Vec<Edit<'a>>, Error> {
+    let names = || parts.iter().map(|part| word(&part.name)).collect::<Vec<_>>().join(", ");
+    let refuse = |reason| refused(edit, &names(), reason);
+    let mut edits = Vec::with_capacity(parts.len());
+    let blocks = match edit {
+        Edit::Lora(lora) if lora.form == LoraForm::Matrix && !lora.transposed => {
+            blocks(lora, parts).ok_or_else(|| refuse("its factors are no matrices of numbers"))?
+        }
+        Edit::Lora(_) => return Err(refuse("it is no low-rank update of rows")),
+        _ => Vec::new(),
+    };
+    for (at, part) in parts.iter().enumerate() {
+        let target = edit.target().and_then(|target| renamed(target, &part.name));
+        let target = target.ok_or_else(|| refuse(WHOLE_ONLY))?;
+        let taken = |tensor: &Tensor<'a>| {
+            let rows: Vec<Option<usize>> = part.indices()?.into_iter().map(Some).collect();
+            gathered(tensor, 0, &rows)
+        };
+        let unfit = || refuse("its rows are not those of the parts");
+        let origin = Origin::default();
+        match edit {
+            Edit::Lora(lora) => {
+                let Some((up, down)) = &blocks[at] else { continue };
+                let magnitude = lora.magnitude.as_ref().map(|magnitude| {
+                    let value = (magnitude.axis == 0).then(|| taken(&flat(&magnitude.value)?)).flatten();
+                    Some(Magnitude { value: value?, ..magnitude.clone() })
+                });
+                let magnitude = match magnitude {
+                    Some(magnitude) => Some(magnitude.ok_or_else(unfit)?),
+                    None => None,
+                };
+                let (up, down) = (up.clone(), down.clone());
+                edits.push(Edit::Lora(Lora { target, up, down, magnitude, origin, ..lora.clone() }));
+            }
+            Edit::Add(add) if add.exceptions.is_none() => {
+                let value = taken(&add.value).ok_or_else(unfit)?;
+                edits.push(Edit::Add(Add { target, value, origin, ..add.clone() }));
+            }
+            Edit::Set(set) if set.rows.is_none() && !set.create && !set.reshape => {
+                let value = taken(&set.value).ok_or_else(unfit)?;
+                edits.push(Edit::Set(Set { target, value, origin, ..set.clone() }));
+            }
+            _ => return Err(refuse(WHOLE_ONLY)),
+        }
+    }
+    Ok(edits)
+}
+
+fn flat<'a>(tensor: &Tensor<'a>) -> Option<Tensor<'a>> {
+    let shape = fitment_core::tensor::Shape::new(&[tensor.elements()]).ok()?;
+    Tensor::new(tensor.dtype(), shape, tensor.data().clone()).ok()
+}
+
+/// The factors of one part, or that it has none.
+type Block<'a> = Option<(Tensor<'a>, Tensor<'a>)>;
+
+/// The factors of each part: its rows of `up`, without the columns that are zero there and not in another part. So a fused layer whose
+/// parts were adapted apart (`up` is a block diagonal) comes back as it was, and a part that was not adapted gets nothing.
+fn blocks<'a>(lora: &Lora<'a>, parts: &[Part]) -> Option<Vec<Block<'a>>> {
+    let rank = usize::try_from(lora.rank()).ok()?;
+    let mut ups = Vec::with_capacity(parts.len());
+    for part in parts {
+        let rows: Vec<Option<usize>> = part.indices()?.into_iter().map(Some).collect();
+        ups.push(gathered(&lora.up, 0, &rows)?);
+    }
+    let used: Vec<Vec<bool>> = ups.iter().map(|up| used_columns(up, rank)).collect::<Option<_>>()?;
+    let is_used_at_all = |column: usize| used.iter().any(|part| part[column]);
+    let mut blocks = Vec::with_capacity(parts.len());
+    for (up, used) in ups.into_iter().zip(&used) {
+        let kept: Vec<Option<usize>> =
+            (0..rank).filter(|column| used[*column] || !is_used_at_all(*column)).map(Some).collect();
+        blocks.push(if kept.len() == rank {
+            Some((up, lora.down.clone()))
+        } else if !kept.is_empty() {
+            Some((gathered(&up, 1, &kept)?, gathered(&lora.down, 0, &kept)?))
+        } else if lora.magnitude.is_some() {
+            // It is scaled all the same: one column of zeros.
+            Some((gathered(&up, 1, &[Some(0)])?, gathered(&lora.down, 0, &[Some(0)])?))
+        } else {
+            None
+        });
+    }
+    Some(blocks)
+}
+
+/// Which columns of a matrix have an element that is not zero.
+fn used_columns(up: &Tensor<'_>, rank: usize) -> Option<Vec<bool>> {
+    let width = up.dtype().bytes()?;
+    let mut used = vec![false; rank];
+    for row in up.bytes().chunks_exact(rank.checked_mul(width)?.max(1)) {
+        for (used, element) in used.iter_mut().zip(row.chunks_exact(width)) {
+            // The sign of a zero is no number.
+            *used |= element
+                .split_last()
+                .is_some_and(|(last, rest)| last & 0x7f != 0 || rest.iter().any(|byte| *byte != 0));
+        }
+    }
+    Some(used)
+}

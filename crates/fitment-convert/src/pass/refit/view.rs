@@ -1,0 +1,298 @@
+//! A base under both names: what it has as one also in parts, and what it has in parts also as one.
+
+use super::fusing::{FUSINGS, Fusing, QkvRows, Rows, heads, places, qkv_rows, sizes};
+use crate::conv1d::is_conv1d;
+use crate::error::Error;
+use crate::pass::gather::gathered;
+use fitment_core::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
+use fitment_core::tensor::{Bytes, Shape, Tensor};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A base with the tensors that it has in another form besides.
+pub(super) struct View<'b> {
+    base: &'b dyn Checkpoint,
+    tensors: BTreeMap<String, TensorInfo>,
+    /// What is not there but can be made of what is, by name.
+    made: BTreeMap<String, Made>,
+    /// Modules whose parts cannot be told apart, and why.
+    undecided: BTreeMap<String, &'static str>,
+}
+
+/// A tensor that a base has in another form.
+#[derive(Clone, Debug)]
+pub(super) enum Made {
+    /// Rows of one of its tensors.
+    Part(Part),
+    /// Several of its tensors, one behind the other or in turns.
+    Whole(Vec<Part>),
+}
+
+/// Rows of a whole that are a part.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// The tensor of the base: the whole for a part, the part for a whole.
+    pub(super) name: String,
+    /// The rows of the whole, in the order of those of the part.
+    pub(super) rows: Vec<Range<u64>>,
+    /// The base's tensor is stored `[in, out]`.
+    pub(super) transposed: bool,
+}
+
+impl Part {
+    /// The rows as indices.
+    pub(super) fn indices(&self) -> Option<Vec<usize>> {
+        self.rows.iter().cloned().flatten().map(|row| usize::try_from(row).ok()).collect()
+    }
+}
+
+/// A module's tensor: the path of the module without its last word, that word, and the parameter.
+type Names<'n> = (&'n str, &'n str, &'n str);
+
+fn split(name: &str) -> Option<Names<'_>> {
+    let (module, parameter) = name.rsplit_once('.')?;
+    let (path, word) = module.rsplit_once('.').unwrap_or(("", module));
+    ["weight", "bias"].contains(&parameter).then_some((path, word, parameter))
+}
+
+fn joined(path: &str, word: &str) -> String {
+    if path.is_empty() { word.to_owned() } else { format!("{path}.{word}") }
+}
+
+fn named(path: &str, word: &str, parameter: &str) -> String {
+    format!("{}.{parameter}", joined(path, word))
+}
+
+impl<'b> View<'b> {
+    /// Looks for everything that a base has in one form and not in the other.
+    pub(super) fn of(base: &'b dyn Checkpoint, said: Option<QkvRows>) -> Self {
+        let tensors = base.tensors().clone();
+        let mut view = View { base, tensors, made: BTreeMap::new(), undecided: BTreeMap::new() };
+        for name in base.tensors().keys() {
+            let Some(names) = split(name) else { continue };
+            for fusing in FUSINGS {
+                if fusing.wholes.contains(&names.1) {
+                    view.take_apart(fusing, names, said);
+                }
+                for parts in fusing.parts.iter().filter(|parts| parts[0] == names.1) {
+                    view.put_together(fusing, parts, names, said);
+                }
+            }
+        }
+        view
+    }
+
+    /// Whether there is nothing in another form.
+    pub(super) fn is_plain(&self) -> bool {
+        self.made.is_empty()
+    }
+
+    /// What is made of other tensors, by name.
+    pub(super) fn made(&self, name: &str) -> Option<&Made> {
+        self.made.get(name)
+    }
+
+    /// Dtype and shape of any tensor, made or not.
+    pub(super) fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// Why a missing tensor is not made of what there is, where that is for want of knowledge.
+    pub(super) fn undecided(&self, missing: &str) -> Option<Error> {
+        let module = missing.rsplit_once('.').map_or(missing, |(module, _)| module);
+        let ends = |known: &str| {
+            // Adapters and checkpoints may differ by what stands in front of the layers.
+            let same = |a: &str, b: &str| {
+                a.strip_suffix(b).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            };
+            same(known, module) || same(module, known)
+        };
+        let (_, reason) = self.undecided.iter().find(|(known, _)| ends(known))?;
+        let with_config = match self.base.config() {
+            None => ", and put config.json beside the base",
+            Some(_) => "",
+        };
+        Some(Error::Ambiguous {
+            what: module.to_owned(),
+            reason: (*reason).to_owned(),
+            hint: format!("say the order with --qkv-rows together or --qkv-rows grouped{with_config}"),
+        })
+    }
+
+    fn add(&mut self, name: String, info: TensorInfo, made: Made) {
+        if !self.tensors.contains_key(&name) {
+            self.tensors.insert(name.clone(), info);
+            self.made.insert(name, made);
+        }
+    }
+
+    /// A whole that the base has, as parts of every name.
+    fn take_apart(&mut self, fusing: &Fusing, (path, word, parameter): Names<'_>, said: Option<QkvRows>) {
+        let name = named(path, word, parameter);
+        let Some(info) = self.base.tensors().get(&name).cloned() else { return };
+        let transposed = parameter == "weight" && is_conv1d(word, self.base.config());
+        let axis = usize::from(transposed);
+        let (Some(rows), true) = (info.shape.dims().get(axis), info.shape.dims().len() <= 2) else { return };
+        let config = self.base.config();
+        let order = match fusing.rows {
+            Rows::Equal => Some(QkvRows::Together),
+            Rows::Qkv => qkv_rows(word, true, config, said),
+        };
+        let heads = config.and_then(heads);
+        let found = order.and_then(|order| {
+            let sizes = sizes(*rows, fusing.parts[0].len(), fusing.rows, heads)?;
+            places(&sizes, if order == QkvRows::Grouped { heads?.keys } else { 1 })
+        });
+        for parts in fusing.parts {
+            for (at, part) in parts.iter().enumerate() {
+                let Some(rows) = found.as_ref().map(|found| &found[at]) else {
+                    let reason = match (order, heads) {
+                        (None, _) => {
+                            "the base has it fused with others, and the order of the rows there is not known"
+                        }
+                        (_, None) => {
+                            "the base has it fused with others, and nothing says how many heads there are"
+                        }
+                        _ => {
+                            "the base has it fused with others, whose rows do not come out even by the heads of its config"
+                        }
+                    };
+                    self.undecided.insert(joined(path, part), reason);
+                    continue;
+                };
+                let count = rows.iter().map(|range| range.end - range.start).sum();
+                let mut dims = vec![count];
+                // Made as a linear layer's, whatever the whole is.
+                dims.extend(info.shape.dims().get(1 - axis).filter(|_| info.shape.dims().len() == 2));
+                let Ok(shape) = Shape::new(&dims) else { continue };
+                let part_of = Part { name: name.clone(), rows: rows.clone(), transposed };
+                let made = TensorInfo { dtype: info.dtype, shape };
+                self.add(named(path, part, parameter), made, Made::Part(part_of));
+            }
+        }
+    }
+
+    /// Parts that the base has, as a whole of every name.
+    fn put_together(
+        &mut self,
+        fusing: &Fusing,
+        words: &[&str],
+        (path, _, parameter): Names<'_>,
+        said: Option<QkvRows>,
+    ) {
+        let names: Vec<String> = words.iter().map(|word| named(path, word, parameter)).collect();
+        let infos: Option<Vec<&TensorInfo>> =
+            names.iter().map(|name| self.base.tensors().get(name)).collect();
+        let Some(infos) = infos else { return };
+        let behind = |info: &TensorInfo| info.shape.dims().get(1..).map(<[u64]>::to_vec);
+        let alike = |info: &&TensorInfo| info.dtype == infos[0].dtype && behind(info) == behind(infos[0]);
+        let sizes: Option<Vec<u64>> = infos.iter().map(|info| info.shape.dims().first().copied()).collect();
+        let (Some(sizes), Some(inner), true) = (sizes, behind(infos[0]), infos.iter().all(alike)) else {
+            return;
+        };
+        let (dtype, config) = (infos[0].dtype, self.base.config());
+        for whole in fusing.wholes {
+            let order = match fusing.rows {
+                Rows::Equal => Some(QkvRows::Together),
+                Rows::Qkv => qkv_rows(whole, false, config, said),
+            };
+            let groups = match order {
+                Some(QkvRows::Together) => Some(1),
+                Some(QkvRows::Grouped) => config.and_then(heads).map(|heads| heads.keys),
+                None => None,
+            };
+            let Some(found) = groups.and_then(|groups| places(&sizes, groups)) else {
+                let reason = match order {
+                    None => {
+                        "the base has it in parts, and in which order the adapter has their rows is not known"
+                    }
+                    Some(_) => "the base has it in parts, and nothing says how many heads there are",
+                };
+                self.undecided.insert(joined(path, whole), reason);
+                continue;
+            };
+            let rows = sizes.iter().try_fold(0u64, |sum, size| sum.checked_add(*size));
+            let Some(Ok(shape)) = rows.map(|rows| Shape::new(&[&[rows][..], &inner[..]].concat())) else {
+                continue;
+            };
+            let part = |(name, rows): (&String, Vec<Range<u64>>)| Part {
+                name: name.clone(),
+                rows,
+                transposed: false,
+            };
+            let parts = names.iter().zip(found).map(part).collect();
+            self.add(named(path, whole, parameter), TensorInfo { dtype, shape }, Made::Whole(parts));
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
+        let info = self.base.tensors().get(name).ok_or_else(|| CheckpointError::missing(name))?;
+        let bytes = match self.base.read(name)? {
+            Cow::Borrowed(bytes) => Bytes::Borrowed(bytes),
+            Cow::Owned(bytes) => Bytes::Shared(bytes.into()),
+        };
+        Tensor::new(info.dtype, info.shape.clone(), bytes).map_err(|_| unfit(name))
+    }
+
+    fn make(&self, name: &str, made: &Made) -> Result<Vec<u8>, CheckpointError> {
+        match made {
+            Made::Part(part) => {
+                let whole = self.tensor(&part.name)?;
+                let axis = usize::from(part.transposed);
+                let rows: Option<Vec<_>> = part.indices().map(|rows| rows.into_iter().map(Some).collect());
+                let taken = rows.and_then(|rows| gathered(&whole, axis, &rows)).ok_or_else(|| unfit(name))?;
+                let taken =
+                    if part.transposed { taken.transposed().ok_or_else(|| unfit(name))? } else { taken };
+                Ok(taken.bytes().to_vec())
+            }
+            Made::Whole(parts) => {
+                let info = self.tensors.get(name).ok_or_else(|| unfit(name))?;
+                let len = info.shape.byte_len(info.dtype).ok().and_then(|len| usize::try_from(len).ok());
+                let mut bytes = vec![0; len.ok_or_else(|| unfit(name))?];
+                let rows = info.shape.dims().first().and_then(|rows| usize::try_from(*rows).ok());
+                let width = rows.and_then(|rows| bytes.len().checked_div(rows)).filter(|width| *width > 0);
+                let width = width.ok_or_else(|| unfit(name))?;
+                for part in parts {
+                    let tensor = self.tensor(&part.name)?;
+                    let rows = part.indices().ok_or_else(|| unfit(name))?;
+                    for (row, from) in rows.into_iter().zip(tensor.bytes().chunks_exact(width)) {
+                        let to = bytes.get_mut(row * width..(row + 1) * width).ok_or_else(|| unfit(name))?;
+                        to.copy_from_slice(from);
+                    }
+                }
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+fn unfit(name: &str) -> CheckpointError {
+    CheckpointError { name: name.to_owned(), reason: "its rows cannot be taken".to_owned(), source: None }
+}
+
+impl Checkpoint for View<'_> {
+    fn config(&self) -> Option<&Map<String, Value>> {
+        self.base.config()
+    }
+
+    fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, CheckpointError> {
+        match self.made.get(name) {
+            Some(made) => self.make(name, made).map(Cow::Owned),
+            None => self.base.read(name),
+        }
+    }
+
+    fn quantised(&self, name: &str) -> Option<&'static str> {
+        match self.made.get(name) {
+            Some(Made::Part(part)) => self.base.quantised(&part.name),
+            Some(Made::Whole(parts)) => parts.iter().find_map(|part| self.base.quantised(&part.name)),
+            None => self.base.quantised(name),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Adapters on a base that has their linear layers fused, or apart: the weights that PEFT merges in the other form.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use fitment_apply::{Input as Applied, Options as ApplyOptions, Plan, execute};
+use fitment_convert::{
+    Converted, Error, FormatId, Loss, OutputFile, QkvRows, ReadOptions, WriteOptions, read, write,
+};
+use fitment_core::Adapter;
+use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint};
+use fitment_core::model::Edit;
+use fitment_io::{Access, AdapterFiles, CheckpointDir};
+use fitment_tests::compare::distance;
+use fitment_tests::place::fixture;
+use fitment_tests::sink::Sink;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Adapter, form that it was made on, form that it is to be fitted to.
+const CASES: &[(&str, &str, &str)] = &[
+    ("phi3/of_fused", "fused", "split"),
+    ("phi3/of_fused_dora", "fused", "split"),
+    ("phi3/of_split", "split", "fused"),
+    ("phi3/of_split_some", "split", "fused"),
+    ("phi3/of_split_dora", "split", "fused"),
+    ("gpt_neox/of_fused", "fused", "split"),
+    ("gpt_neox/of_split", "split", "fused"),
+    ("gpt2/of_fused", "fused", "split"),
+    ("gpt2/of_split", "split", "fused"),
+];
+
+fn path(name: &str) -> PathBuf {
+    fixture("refit").join(name)
+}
+
+fn base(name: &str, form: &str) -> CheckpointDir {
+    CheckpointDir::open(&path(name).parent().unwrap().join(form), Access::Map).unwrap()
+}
+
+/// `query_key_value` on a base in parts can have either order.
+fn rows(name: &str, onto: &str) -> Option<QkvRows> {
+    match (name.split('/').next(), onto) {
+        (Some("gpt_neox"), "split") => Some(QkvRows::Grouped),
+        (Some("gpt2"), "split") => Some(QkvRows::Together),
+        _ => None,
+    }
+}
+
+fn options(base: &dyn Checkpoint) -> ReadOptions<'_> {
+    ReadOptions { base: Some(base), ..ReadOptions::default() }
+}
+
+fn refit<'a>(
+    files: &'a AdapterFiles,
+    base: &dyn Checkpoint,
+    rows: Option<QkvRows>,
+) -> Result<Converted<'a>, Error> {
+    read(&files.iter().collect(), &ReadOptions { refit: true, qkv_rows: rows, ..options(base) })
+}
+
+fn applied(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> BTreeMap<String, Vec<u8>> {
+    let inputs = [Applied { adapter, weight: 1.0, name: "a".to_owned() }];
+    let plan = Plan::new(&inputs, base, &ApplyOptions::default()).unwrap();
+    let sink = Sink::new(base);
+    execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).unwrap();
+    sink.into_written()
+}
+
+fn memory(files: &[OutputFile<'_>]) -> Vec<(String, Vec<u8>)> {
+    let bytes = |file: &OutputFile<'_>| {
+        let mut bytes = Vec::new();
+        file.write_to(&mut bytes).unwrap();
+        (file.path.clone(), bytes)
+    };
+    files.iter().map(bytes).collect()
+}
+
+/// Every weight against the ones that PEFT merged, which are sums of F32 products.
+fn assert_merged(name: &str, weights: &BTreeMap<String, Vec<u8>>, base: &dyn Checkpoint) {
+    let bytes = fs::read(path(&format!("{name}.merged.safetensors"))).unwrap();
+    let merged = MemoryCheckpoint::new(&bytes, None).unwrap();
+    let mut changed = 0;
+    for (name_on_disk, info) in base.tensors() {
+        let (was, ours) = (base.read(name_on_disk).unwrap(), &weights[name_on_disk]);
+        // Heads have other names in the class than on disk; no adapter here changes one.
+        let wanted = merged.read(name_on_disk).unwrap_or_else(|_| was.clone());
+        let far = distance(info.dtype, ours, &wanted, Some(&was));
+        assert!(far.relative < 1e-6, "{name}: {name_on_disk} {far:?}");
+        changed += usize::from(*was != ours[..]);
+    }
+    assert!(changed > 0, "{name}");
+}
+
+#[test]
+fn what_is_fitted_gives_the_weights_that_peft_merges() {
+    for (name, _, onto) in CASES {
+        let (base, files) = (base(name, onto), AdapterFiles::load(&path(name)).unwrap());
+        let converted =
+            refit(&files, &base, rows(name, onto)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_merged(name, &applied(&converted.adapter, &base), &base);
+        let is_listed = |loss: &Loss| matches!(loss, Loss::Refitted { .. });
+        assert!(converted.losses.iter().any(is_listed), "{name}: {:?}", converted.losses);
+        assert!(!converted.losses.iter().any(Loss::changes_function), "{name}: {:?}", converted.losses);
+    }
+}
+
+/// A new folder for the base's own class, which PEFT finds by names alone.
+#[test]
+fn a_fitted_adapter_is_written_for_the_base_and_computes_the_same() {
+    for (name, _, onto) in CASES {
+        let (base, files) = (base(name, onto), AdapterFiles::load(&path(name)).unwrap());
+        let fitted = refit(&files, &base, rows(name, onto)).unwrap().adapter;
+        let written = write(&fitted, FormatId::Peft, &WriteOptions::on(Some(&base))).unwrap();
+        assert!(!written.losses.iter().any(Loss::changes_function), "{name}: {:?}", written.losses);
+        let folder = memory(&written.files);
+        let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        let again = read(&files, &options(&base)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_merged(name, &applied(&again.adapter, &base), &base);
+    }
+}
+
+/// There and back, a low-rank update has the bytes that it had: ranks do not grow by the way.
+#[test]
+fn there_and_back_the_factors_are_the_same() {
+    for (name, from, onto) in CASES.iter().filter(|(name, ..)| name.contains("of_split")) {
+        let (own, other) = (base(name, from), base(name, onto));
+        let files = AdapterFiles::load(&path(name)).unwrap();
+        let was = read(&files.iter().collect(), &options(&own)).unwrap().adapter;
+        let there = refit(&files, &other, rows(name, onto)).unwrap().adapter;
+        let written = write(&there, FormatId::Peft, &WriteOptions::on(Some(&other))).unwrap();
+        let folder = memory(&written.files);
+        let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        let how = ReadOptions { refit: true, qkv_rows: rows(name, from), ..options(&own) };
+        let back = read(&files, &how).unwrap_or_else(|error| panic!("{name}: {error}")).adapter;
+        let by_name = |adapter: &Adapter<'_>| -> BTreeMap<String, (Vec<u8>, Vec<u8>, f64)> {
+            let lora = |edit: &Edit<'_>| match edit {
+                Edit::Lora(lora) => {
+                    let bytes = |tensor: &fitment_core::tensor::Tensor<'_>| tensor.bytes().to_vec();
+                    Some((lora.target.label(), (bytes(&lora.up), bytes(&lora.down), lora.scale)))
+                }
+                _ => None,
+            };
+            adapter.edits.iter().filter_map(lora).collect()
+        };
+        let (was, back) = (by_name(&was), by_name(&back));
+        assert_eq!(was.keys().collect::<Vec<_>>(), back.keys().collect::<Vec<_>>(), "{name}");
+        for (target, (up, down, scale)) in &was {
+            let (up_back, down_back, scale_back) = &back[target];
+            assert_eq!(down.len(), down_back.len(), "{name}: {target}");
+            if scale == scale_back {
+                assert!(up == up_back && down == down_back, "{name}: {target}");
+            }
+        }
+    }
+}
+
+/// A Fitment file that is bound to one form is bound to the other: the digests of the parts are those of the rows.
+#[test]
+fn a_bound_file_knows_its_weights_in_the_other_form() {
+    let (own, other) = (base("phi3/of_split", "split"), base("phi3/of_split", "fused"));
+    let files = AdapterFiles::load(&path("phi3/of_split")).unwrap();
+    let bound = read(&files.iter().collect(), &options(&own)).unwrap().adapter;
+    let written = write(&bound, FormatId::Fitment, &WriteOptions::default()).unwrap();
+    let file = memory(&written.files);
+    let files = file.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+    let how = ReadOptions { refit: true, ..options(&other) };
+    let fitted = read(&files, &how).unwrap().adapter;
+    assert!(
+        fitted.base.is_bound()
+            && fitted.base.find(None, "model.layers.0.self_attn.qkv_proj.weight").is_some()
+    );
+    assert_merged("phi3/of_split", &applied(&fitted, &other), &other);
+    // The same names, other weights.
+    let strange = Changed::new(&other, "model.layers.0.self_attn.qkv_proj.weight");
+    let error = read(&files, &ReadOptions { base: Some(&strange), ..how }).unwrap_err();
+    let Error::Mismatch { culprits } = &error else { panic!("{error}") };
+    assert!(culprits[0].target.contains("self_attn.") && error.to_string().contains("SHA-256"), "{error}");
+}
+
+/// A base with one tensor of other numbers.
+struct Changed<'b>(&'b CheckpointDir, &'static str);
+
+impl<'b> Changed<'b> {
+    fn new(base: &'b CheckpointDir, name: &'static str) -> Self {
+        Self(base, name)
+    }
+}
+
+impl Checkpoint for Changed<'_> {
+    fn config(&self) -> Option<&serde_json::Map<String, serde_json::Value>> {
+        self.0.config()
+    }
+
+    fn tensors(&self) -> &BTreeMap<String, fitment_core::checkpoint::TensorInfo> {
+        self.0.tensors()
+    }
+
+    fn read(
+        &self,
+        name: &str,
+    ) -> Result<std::borrow::Cow<'_, [u8]>, fitment_core::checkpoint::CheckpointError> {
+        let mut bytes = self.0.read(name)?.into_owned();
+        if name == self.1 {
+            bytes[0] ^= 1;
+        }
+        Ok(bytes.into())
+    }
+}
+
+fn refusal(name: &str, base: &dyn Checkpoint, rows: Option<QkvRows>) -> (String, String) {
+    let files = AdapterFiles::load(&path(name)).unwrap();
+    let error = refit(&files, base, rows).unwrap_err();
+    (error.to_string(), error.hint().unwrap_or_default())
+}
+
+#[test]
+fn an_order_that_nothing_says_is_asked_for() {
+    let split = base("gpt_neox/of_fused", "split");
+    let (line, hint) = refusal("gpt_neox/of_fused", &split, None);
+    assert_eq!(
+        line,
+        "gpt_neox.layers.0.attention.query_key_value: the base has it in parts, and in which order the adapter has their rows is not known"
+    );
+    assert!(hint.contains("--qkv-rows"), "{hint}");
+    // Of a base without its config nobody knows the heads.
+    let folder = tempfile::tempdir().unwrap();
+    let weights = path("gpt_neox/fused/model.safetensors");
+    fs::copy(weights, folder.path().join("model.safetensors")).unwrap();
+    let bare = CheckpointDir::open(folder.path(), Access::Map).unwrap();
+    let (line, hint) = refusal("gpt_neox/of_split", &bare, Some(QkvRows::Grouped));
+    assert!(line.contains("how many heads"), "{line}");
+    assert!(hint.contains("config.json"), "{hint}");
+}
+
+#[test]
+fn an_order_that_decides_nothing_is_refused() {
+    let fused = base("phi3/of_fused", "fused");
+    let (line, _) = refusal("phi3/of_fused", &fused, Some(QkvRows::Together));
+    assert!(line.starts_with("--qkv-rows decides nothing"), "{line}");
+}
+
+#[test]
+fn without_leave_names_are_names() {
+    let files = AdapterFiles::load(&path("phi3/of_split")).unwrap();
+    let fused = base("phi3/of_split", "fused");
+    let error = read(&files.iter().collect(), &options(&fused)).unwrap_err();
+    assert!(matches!(error, Error::Unmapped { .. }), "{error}");
+    // What the base has in neither form stays missing.
+    let other = CheckpointDir::open(Path::new(&path("gpt2/fused")), Access::Map).unwrap();
+    let error = refit(&files, &other, None).unwrap_err();
+    assert!(matches!(error, Error::Unmapped { .. }), "{error}");
+}
+
+#[test]
+fn mlx_gets_whole_modules() {
+    for name in ["phi3/of_split", "phi3/of_split_dora"] {
+        let (base, files) = (base(name, "fused"), AdapterFiles::load(&path(name)).unwrap());
+        let fitted = refit(&files, &base, None).unwrap().adapter;
+        let written = write(&fitted, FormatId::Mlx, &WriteOptions::on(Some(&base))).unwrap();
+        let lost: Vec<&Loss> = written.losses.iter().filter(|loss| loss.changes_function()).collect();
+        assert!(lost.is_empty(), "{name}: {lost:?}");
+        let folder = memory(&written.files);
+        let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        let again = read(&files, &options(&base)).unwrap().adapter;
+        assert_merged(name, &applied(&again, &base), &base);
+    }
+}
