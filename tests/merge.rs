@@ -153,7 +153,10 @@ fn a_list_is_one_adapter() {
                     let what = format!("{first}:{} {second}:{}", weights[0], weights[1]);
                     let Ok(expected) = applied(&[(&a, weights[0]), (&b, weights[1])], base) else { continue };
                     let options = Options { base: Some(base), ..Options::default() };
-                    match merged(&[input(&a, weights[0]), input(&b, weights[1])], &options) {
+                    let leveled =
+                        fitment_merge::level(&[&a, &b]).unwrap_or_else(|| vec![a.clone(), b.clone()]);
+                    match merged(&[input(&leveled[0], weights[0]), input(&leveled[1], weights[1])], &options)
+                    {
                         // An embedding whose copy in the file is not this base's: a replacement, then a magnitude.
                         Err(error) if error.to_string().contains("replaces what it has changed") => {}
                         Err(error) => refused.push(format!("{what}: {error}")),

@@ -7,10 +7,11 @@ use crate::console::{Console, Exit, Failure, Run};
 use crate::weighted::Weighted;
 use anyhow::anyhow;
 use fitment_convert::Converted;
-use fitment_core::Draft;
+use fitment_convert::each::each;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::tensor::Bytes;
-use fitment_io::{AdapterFiles, Room};
+use fitment_core::{Draft, encode_checked_each};
+use fitment_io::{AdapterFiles, CheckpointDir, Room};
 use fitment_merge::{
     Culprit, Error, Input, Limit, Merged, Method, Options, Params, SiteRule, Truncated, method,
 };
@@ -41,16 +42,7 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
         .iter()
         .map(|adapter| AdapterFiles::load(&adapter.path).map_err(of_io))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut converted: Vec<Converted<'_>> = Vec::new();
-    for (weighted, files) in weighted.iter().zip(&files) {
-        let foreign = base.as_ref().and_then(|base| open::foreign_base(files, base));
-        let how = How { from: args.from.as_deref(), base: foreign, refit: true, ..How::default() };
-        converted.push(open::adapter(&weighted.path, files, how)?.1);
-    }
-    for Converted { losses, findings, .. } in &converted {
-        findings.iter().for_each(|finding| console.say(finding));
-        open::say_losses(&open::without_carrying(losses), console);
-    }
+    let converted = read(args, (&weighted, &files), base.as_ref(), console)?;
     let inputs: Vec<Input<'_>> = weighted
         .iter()
         .zip(&converted)
@@ -98,6 +90,42 @@ pub(crate) fn run(args: &Merge, console: Console) -> Run {
     let len = write((args, output), &weighted, &merged)?;
     report((args, output), &merged, len, console)?;
     Ok(Exit::Done)
+}
+
+/// All adapters, in one form.
+fn read<'f>(
+    args: &Merge,
+    (weighted, files): (&[Weighted], &'f [AdapterFiles]),
+    base: Option<&CheckpointDir>,
+    console: Console,
+) -> Result<Vec<Converted<'f>>, Failure> {
+    let mut converted: Vec<Converted<'_>> = Vec::new();
+    for (weighted, files) in weighted.iter().zip(files) {
+        let foreign = base.and_then(|base| open::foreign_base(files, base));
+        let how = How { from: args.from.as_deref(), base: foreign, refit: true, ..How::default() };
+        converted.push(open::adapter(&weighted.path, files, how)?.1);
+    }
+    for Converted { losses, findings, .. } in &converted {
+        findings.iter().for_each(|finding| console.say(finding));
+        open::say_losses(&open::without_carrying(losses), console);
+    }
+    level(&mut converted).map_err(|error| open::of_convert(error.into(), Path::new("merge")))?;
+    Ok(converted)
+}
+
+/// Bundles of experts come apart where another adapter has them so; each stays known by the id that it had.
+fn level(converted: &mut [Converted<'_>]) -> Result<(), fitment_core::Error> {
+    let Some(leveled) = fitment_merge::level(&converted.iter().map(|one| &one.adapter).collect::<Vec<_>>())
+    else {
+        return Ok(());
+    };
+    for (one, leveled) in converted.iter_mut().zip(leveled) {
+        if one.id.is_none() {
+            one.id = Some(encode_checked_each(&one.adapter, &each)?.manifest.id);
+        }
+        one.adapter = leveled;
+    }
+    Ok(())
 }
 
 fn write(

@@ -221,7 +221,7 @@ fn unbind(base: &mut Base, used: &[&Input<'_>], notes: &mut Vec<Note>) {
     }
 }
 
-fn entry_key(tensor: &BaseTensor) -> Key {
+pub(crate) fn entry_key(tensor: &BaseTensor) -> Key {
     let component = tensor.component.as_ref().map(ToString::to_string);
     (component, tensor.name.to_string(), tensor.experts.map(|range| (range.start, range.end)))
 }

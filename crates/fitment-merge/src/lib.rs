@@ -66,6 +66,7 @@ mod exact;
 mod factors;
 mod gather;
 mod input;
+mod level;
 mod methods;
 mod numbers;
 mod parallel;
@@ -77,11 +78,12 @@ mod weights;
 pub use culprit::Culprit;
 pub use error::Error;
 pub use input::{DYNAMIC, Dynamic, Input, Limit, Merged, Note, Options, SiteRule, Truncated};
+pub use level::level;
 pub use methods::{METHODS, Method, Param, Params, method};
 pub use room::{MemoryRoom, Room};
 pub use weights::{Values, WeightRule, Weights};
 
-/// Merges adapters.
+/// Merges adapters. Where one has a bundle of experts and another the same experts by their own names, [`level()`] comes first.
 ///
 /// # Errors
 /// [`Error::Refused`] with everything that cannot be merged; [`Error::Base`] when the base cannot be read;

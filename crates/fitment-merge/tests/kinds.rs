@@ -148,6 +148,20 @@ fn every_expert_is_merged_as_if_it_were_alone() {
         let error = merged(&apart, &by(name, None)).unwrap_err().to_string();
         assert!(error.contains("one expert by its own name"), "{name}: {error}");
     }
+    assert!(merged(&apart, &Options::default()).unwrap_err().to_string().contains("by its own name"));
+    // In one form, that expert has the sum.
+    let leveled = fitment_merge::level(&[&apart[0], &apart[1]]).unwrap();
+    assert_eq!(leveled[0].edits.len(), 3);
+    let leveled: [_; 2] = leveled.try_into().unwrap();
+    let sum = merged(&leveled, &Options::default()).unwrap();
+    let ranks =
+        |edit: &Edit<'_>| if let Edit::Lora(lora) = edit { Some((edit.label()?, lora.rank())) } else { None };
+    let mut found: Vec<(String, u64)> = sum.adapter.edits.iter().filter_map(ranks).collect();
+    found.sort();
+    let rank = |number: u64, rank: u64| (format!("e.{number}.w"), rank);
+    let own = found[0].1;
+    assert_eq!(found, [rank(4, own), rank(5, found[1].1), rank(6, own)]);
+    assert!(found[1].1 > own && fitment_merge::level(&[&leveled[0], &leveled[1]]).is_none());
     let near = added(&result).1;
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let off = norm(&mut dense.iter().zip(&near).map(|(a, b)| a - b)) / norm(&mut dense.iter().copied());

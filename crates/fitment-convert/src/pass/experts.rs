@@ -2,8 +2,8 @@
 
 use super::pad::padded;
 use super::sum::{Product, alike, rescaled, sum};
-use fitment_core::model::{Edit, Lora, LoraForm, Target, TensorName};
-use fitment_core::tensor::{Bytes, Shape, Tensor};
+use fitment_core::model::Edit;
+use fitment_core::tensor::{Shape, Tensor};
 
 /// What of an expert a matrix is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,16 +61,7 @@ pub(crate) fn bundle(first: &str) -> Option<String> {
 
 /// One of the tensors along the first axis.
 pub(crate) fn taken<'a>(stack: &Tensor<'a>, index: u64) -> Option<Tensor<'a>> {
-    let (count, dims) = stack.dims().split_first()?;
-    let shape = Shape::new(dims).ok()?;
-    let len = usize::try_from(shape.byte_len(stack.dtype()).ok()?).ok()?;
-    let start = usize::try_from(index).ok().filter(|_| index < *count)?.checked_mul(len)?;
-    let range = start..start.checked_add(len)?;
-    let bytes = match stack.data() {
-        Bytes::Borrowed(bytes) => Bytes::Borrowed(bytes.get(range)?),
-        Bytes::Shared(bytes) => Bytes::Shared(bytes.get(range)?.into()),
-    };
-    Tensor::new(stack.dtype(), shape, bytes).ok()
+    stack.at(index)
 }
 
 /// Stacks `[E, oᵢ, r]` of equally many experts and columns as one: of each expert the rows of all, one below the other.
@@ -102,24 +93,13 @@ pub(crate) fn below<'a>(stacks: &[&Tensor<'a>]) -> Option<Tensor<'a>> {
 /// magnitude stay as they are.
 pub(crate) fn apart<'a>(edits: &[Edit<'a>]) -> Vec<Edit<'a>> {
     let each = |edit: &Edit<'a>| match edit {
-        Edit::Lora(lora) => each(lora).unwrap_or_else(|| vec![edit.clone()]),
+        Edit::Lora(lora) => match lora.of_each_expert() {
+            Some(loras) => loras.into_iter().map(Edit::Lora).collect(),
+            None => vec![edit.clone()],
+        },
         _ => vec![edit.clone()],
     };
     edits.iter().flat_map(each).collect()
-}
-
-/// The edits of a bundle's experts; `None` for an edit of something else.
-fn each<'a>(lora: &Lora<'a>) -> Option<Vec<Edit<'a>>> {
-    let range = lora.target.experts?;
-    if lora.form != LoraForm::Matrix || lora.magnitude.is_some() {
-        return None;
-    }
-    let one = |(index, name): (u64, String)| {
-        let target = Target { experts: None, name: TensorName::new(name).ok()?, ..lora.target.clone() };
-        let (up, down) = (taken(&lora.up, index)?, taken(&lora.down, index)?);
-        Some(Edit::Lora(Lora { target, up, down, ..lora.clone() }))
-    };
-    (0..range.count()).zip(lora.target.base_names()).map(one).collect()
 }
 
 /// The updates of all experts as one of stacked factors, `[E, out, r]` and `[E, r, in]`: the largest rank and the scale of the

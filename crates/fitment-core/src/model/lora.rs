@@ -1,4 +1,4 @@
-use super::{Origin, Target};
+use super::{Origin, Target, TensorName};
 use crate::tensor::Tensor;
 
 /// `W' = W + s·Δ` with a low-rank `Δ`, and with a magnitude `W' = m ∘ V/‖V‖`, `V = W + s·Δ` (spec section 5.1).
@@ -24,6 +24,22 @@ pub struct Lora<'a> {
     pub magnitude: Option<Magnitude<'a>>,
     /// Provenance, outside the content id.
     pub origin: Origin,
+}
+
+impl<'a> Lora<'a> {
+    /// The same of a bundle as one update of each expert's own tensor; `None` for an update of something else, and for one with a
+    /// magnitude, which the experts share.
+    pub fn of_each_expert(&self) -> Option<Vec<Lora<'a>>> {
+        let range = self.target.experts?;
+        if self.form != LoraForm::Matrix || self.magnitude.is_some() {
+            return None;
+        }
+        let one = |(index, name): (u64, String)| {
+            let target = Target { experts: None, name: TensorName::new(name).ok()?, ..self.target.clone() };
+            Some(Lora { target, up: self.up.at(index)?, down: self.down.at(index)?, ..self.clone() })
+        };
+        (0..range.count()).zip(self.target.base_names()).map(one).collect()
+    }
 }
 
 impl Lora<'_> {

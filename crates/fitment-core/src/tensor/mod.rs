@@ -116,6 +116,20 @@ impl<'a> Tensor<'a> {
         Tensor { dtype: self.dtype, shape: self.shape, bytes: Bytes::Shared(bytes) }
     }
 
+    /// One of the tensors along the first axis, without a copy where the bytes are borrowed; `None` where there is no such.
+    pub fn at(&self, index: u64) -> Option<Tensor<'a>> {
+        let (count, dims) = self.dims().split_first()?;
+        let shape = Shape::new(dims).ok()?;
+        let len = usize::try_from(shape.byte_len(self.dtype()).ok()?).ok()?;
+        let start = usize::try_from(index).ok().filter(|_| index < *count)?.checked_mul(len)?;
+        let range = start..start.checked_add(len)?;
+        let bytes = match self.data() {
+            Bytes::Borrowed(bytes) => Bytes::Borrowed(bytes.get(range)?),
+            Bytes::Shared(bytes) => Bytes::Shared(bytes.get(range)?.into()),
+        };
+        Tensor::new(self.dtype(), shape, bytes).ok()
+    }
+
     /// The 2-D tensor's transpose as a new tensor: `[a, b]` to `[b, a]`, bits untouched.
     /// `None` unless the tensor has two axes and whole-byte elements.
     pub fn transposed(&self) -> Option<Tensor<'static>> {

@@ -175,13 +175,13 @@ pub(crate) fn target<'a>(
     touches: &[Touch<'a>],
     is_met: bool,
 ) -> Result<Done<'a>, Fault> {
-    if touches.iter().all(|touch| is_additive(touch.edit)) {
-        return additive::merge(touches);
-    }
     if is_met {
         return Err(Fault::exact(
             "one adapter changes a bundle of experts, another one expert by its own name",
         ));
+    }
+    if touches.iter().all(|touch| is_additive(touch.edit)) {
+        return additive::merge(touches);
     }
     let is_alone = touches.windows(2).all(|pair| pair[0].file == pair[1].file);
     if is_alone && touches.iter().all(|touch| touch.weight == 1.0) {
