@@ -257,7 +257,7 @@ fn pyreft_opens_the_folders_that_are_written() {
 #[test]
 fn mlx_lm_loads_and_fuses_what_is_written() {
     // mlx-lm rounds a BF16 update, and the sum again.
-    const CASES: [(&str, f64); 7] = [
+    const CASES: [(&str, f64); 10] = [
         ("linear", 1e-6),
         ("rslora", 1e-6),
         ("patterns", 1e-6),
@@ -265,6 +265,9 @@ fn mlx_lm_loads_and_fuses_what_is_written() {
         ("lm_head", 1e-6),
         ("dora_linear", 1e-6),
         ("linear_bf16", 1e-2),
+        ("experts_mixtral", 1e-6),
+        ("experts_each", 1e-6),
+        ("experts_0_17", 1e-6),
     ];
     let room = scratch();
     let mut command = Command::new(peers_python());

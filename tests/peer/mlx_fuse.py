@@ -12,6 +12,17 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
 
+WORDS = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+
+
+def on_disk(name, tensor):
+    """Mixtral's experts, which mlx-lm stacks on loading, as the checkpoint has them."""
+    block, found, rest = name.partition(".switch_mlp.")
+    if not found:
+        return [(name, tensor)]
+    return [(f"{block}.experts.{e}.{WORDS[rest.split('.')[0]]}.weight", tensor[e]) for e in range(tensor.shape[0])]
+
+
 for folder in map(Path, sys.argv[1:]):
     model, _ = load_model(folder / "base")
     model = load_adapters(model, str(folder / "mlx"))
@@ -21,7 +32,7 @@ for folder in map(Path, sys.argv[1:]):
     for file in (folder / "merged").glob("*.safetensors"):
         ours.update(mx.load(str(file)))
     difference = 0.0
-    for name, theirs in tree_flatten(model.parameters()):
+    for name, theirs in (pair for name, tensor in tree_flatten(model.parameters()) for pair in on_disk(name, tensor)):
         wanted, theirs = ours[name].astype(mx.float32), theirs.astype(mx.float32)
         difference = max(difference, (mx.abs(wanted - theirs).max() / mx.abs(wanted).max()).item())
     print(json.dumps({"case": folder.name, "modules": len(fused), "difference": difference}))

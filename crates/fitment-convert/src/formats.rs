@@ -257,7 +257,7 @@ pub const FORMATS: &[Format] = &[
         id: FormatId::Mlx,
         name: "mlx",
         title: "MLX-LM adapters",
-        what: "LoRA and DoRA of linear layers, LoRA of embeddings, whole weights (`full`); not of stacked experts",
+        what: "LoRA and DoRA of linear layers, LoRA of embeddings and experts, whole weights (`full`)",
         looked_for: "adapters.safetensors, or adapter_config.json with fine_tune_type or lora_parameters",
         detect: mlx::detect,
         read: Some(mlx::read),

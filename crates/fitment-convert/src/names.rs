@@ -44,8 +44,8 @@ pub(crate) enum Fit {
     /// One matrix for each expert behind an axis of theirs, of these two sides in either order; of one expert also
     /// `[rows, columns]` alone.
     Parameter { experts: u64, rows: u64, columns: u64 },
-    /// A matrix, of any extents.
-    Matrix,
+    /// So many axes, of any extents.
+    Axes(usize),
 }
 
 impl Fit {
@@ -58,7 +58,7 @@ impl Fit {
                 let stacked = *dims == [*experts, *rows, *columns] || *dims == [*experts, *columns, *rows];
                 stacked || (*experts == 1 && *dims == [*rows, *columns])
             }
-            Fit::Matrix => dims.len() == 2,
+            Fit::Axes(axes) => dims.len() == *axes,
         }
     }
 }
@@ -72,7 +72,7 @@ impl fmt::Display for Fit {
             Fit::Parameter { experts, rows, columns } => {
                 write!(f, "[{experts}, {rows}, {columns}], or its matrices transposed")
             }
-            Fit::Matrix => f.write_str("a matrix"),
+            Fit::Axes(axes) => write!(f, "{axes} axes"),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Config and tensors of one adapter, with every breach.
 
+use super::experts::{Place, is_of_experts, stacked_a};
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
 use crate::tying::{is_head_module, is_vocabulary_module};
 use crate::{several, weights};
 use fitment_core::finding::Rule;
+use fitment_core::limits::MAX_EXPERTS;
 use fitment_core::tensor::{Dtype, Tensor};
 use fitment_core::{Finding, Severity, json};
 use fitment_math::not_finite;
@@ -231,8 +233,8 @@ fn unit_faults(module: &str, unit: &Unit<'_>, config: &Config) -> Vec<Finding> {
         return vec![missing(if unit.a.is_none() { "lora_a" } else { "lora_b" })];
     };
     let unsupported = |message: &str| vec![Finding::new(&rules::X_UNSUPPORTED, module, message)];
-    if a.dims().len() == 3 || b.dims().len() == 3 {
-        return unsupported("is LoRA on stacked experts");
+    if is_of_experts(unit) {
+        return expert_faults(module, unit, (a, b), config);
     }
     if is_dora && is_embedding(module) {
         return unsupported("is DoRA on an embedding, with a magnitude for each token");
@@ -254,9 +256,49 @@ fn unit_faults(module: &str, unit: &Unit<'_>, config: &Config) -> Vec<Finding> {
         }
         _ => {}
     }
-    if let Some(told) = config.rank.filter(|told| *told != rank) {
-        let message = format!("the config says {told}, {module} has {rank}");
-        findings.push(Finding::new(&rules::X_RANK, "lora_parameters.rank", message));
+    findings.extend(other_rank(module, rank, config));
+    findings
+}
+
+fn other_rank(module: &str, rank: u64, config: &Config) -> Option<Finding> {
+    let told = config.rank.filter(|told| *told != rank)?;
+    let message = format!("the config says {told}, {module} has {rank}");
+    Some(Finding::new(&rules::X_RANK, "lora_parameters.rank", message))
+}
+
+/// The same of a module of experts.
+fn expert_faults(
+    module: &str,
+    unit: &Unit<'_>,
+    (a, b): (&Tensor<'_>, &Tensor<'_>),
+    config: &Config,
+) -> Vec<Finding> {
+    let report = |rule: &Rule, message: String| vec![Finding::new(rule, module, message)];
+    if Place::of(module).is_none() {
+        return report(
+            &rules::X_UNSUPPORTED,
+            "is LoRA on stacked experts that are not called switch_mlp".to_owned(),
+        );
     }
+    if config.kind == Kind::Dora || unit.m.is_some() {
+        return report(&rules::X_UNSUPPORTED, "is DoRA on stacked experts, which mlx-lm has not".to_owned());
+    }
+    let (Some(stack), false) = (stacked_a(a, b), a.elements() == 0 || b.elements() == 0) else {
+        let message = format!(
+            "lora_a is {}, lora_b {}: [E, r, in] and [E, out, r] are asked for",
+            a.shape(),
+            b.shape()
+        );
+        return report(&rules::X_SHAPE, message);
+    };
+    if stack.dims().first().is_some_and(|experts| *experts > MAX_EXPERTS) {
+        return report(&rules::X_SHAPE, format!("it is of more than {MAX_EXPERTS} experts"));
+    }
+    let mut findings = Vec::new();
+    if a.dims().len() == 2 {
+        let message = format!("lora_a is {}, as mlx-lm stored it before October 2025", a.shape());
+        findings.push(Finding::new(&rules::X_OLD_EXPERTS, format!("{module}.lora_a"), message));
+    }
+    findings.extend(other_rank(module, stack.dims().get(1).copied().unwrap_or(0), config));
     findings
 }

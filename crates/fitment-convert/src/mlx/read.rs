@@ -1,3 +1,4 @@
+use super::experts::{self, FORMS, Form, Place, is_of_experts, stacked_a};
 use super::folder::{self, CONFIG, Folder, Unit, WEIGHTS, is_embedding};
 use super::rules;
 use crate::bind::bind;
@@ -38,12 +39,18 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     }
     let place = (&*folder.prefix, &*folder.others);
     let (kept, mut losses) = several::beside(files, place, WEIGHTS, &[CONFIG], options.keep_files);
-    let Places { names, tied, renamed } = places(&folder, options.base)?;
+    let (Places { names, tied, renamed }, form) = places(&folder, options.base)?;
     losses.extend(renamed);
     let (mut edits, mut tensors) = (Vec::new(), Vec::new());
     for (module, unit) in &folder.units {
-        let name = format!("{module}.weight");
-        let (edit, dims) = lora(module, unit, &folder, names.get(&name).unwrap_or(&name))?;
+        let (edit, dims) = match is_of_experts(unit) {
+            true => of_experts(module, unit, &folder, (form, &names, options.base))?,
+            false => {
+                let name = format!("{module}.weight");
+                let (edit, dims) = lora(module, unit, &folder, names.get(&name).unwrap_or(&name))?;
+                (edit, dims.to_vec())
+            }
+        };
         tensors.push(expected(&edit.target, &dims));
         edits.push(Edit::Lora(edit));
     }
@@ -87,7 +94,7 @@ fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
         unchanged: false,
         component: None,
         name: target.name.clone(),
-        experts: None,
+        experts: target.experts,
         dtype: None,
         shape: Shape::new(dims).ok(),
         digests: Vec::new(),
@@ -95,9 +102,9 @@ fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
     }
 }
 
-/// The names of the base for those of the adapter, where there is a base.
-fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<Places, Error> {
-    let Some(base) = base else { return Ok(Places::default()) };
+/// The names of the base for those of the adapter, where there is a base, and how it stores experts.
+fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<(Places, Option<Form>), Error> {
+    let Some(base) = base else { return Ok((Places::default(), None)) };
     let of_unit = |(module, unit): (&String, &Unit<'_>)| Want {
         name: format!("{module}.weight"),
         // MLX has no Conv1D: what is stored transposed is of another tool's layout.
@@ -111,9 +118,53 @@ fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<Places, 
         may_create: false,
         is_vocabulary: is_vocabulary_module(name.rsplit_once('.').map_or("", |(module, _)| module)),
     };
-    let wants: Vec<Want> =
-        folder.units.iter().map(of_unit).chain(folder.whole.iter().map(of_whole)).collect();
-    placed(&wants, base)
+    let (experts, plain): (Vec<_>, Vec<_>) = folder.units.iter().partition(|(_, unit)| is_of_experts(unit));
+    let wants: Vec<Want> = plain.into_iter().map(of_unit).chain(folder.whole.iter().map(of_whole)).collect();
+    if experts.is_empty() {
+        return Ok((placed(&wants, base)?, None));
+    }
+    let mut first = None;
+    for form in FORMS {
+        let of_experts =
+            experts.iter().filter_map(|(module, unit)| Some(Place::of(module)?.want(unit, form)));
+        let all: Vec<Want> = wants.iter().cloned().chain(of_experts).collect();
+        match placed(&all, base) {
+            Ok(places) => return Ok((places, Some(form))),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| experts::unknown("")))
+}
+
+/// The edit of a module of experts, and the extents of its tensors.
+fn of_experts<'a>(
+    module: &str,
+    unit: &Unit<'a>,
+    folder: &Folder<'a>,
+    (form, names, base): (Option<Form>, &BTreeMap<String, String>, Option<&dyn Checkpoint>),
+) -> Result<(Lora<'a>, Vec<u64>), Error> {
+    let place = Place::of(module).ok_or_else(|| experts::unknown(module))?;
+    let (a, b) = unit.a.as_ref().zip(unit.b.as_ref()).ok_or_else(|| experts::unknown(module))?;
+    let (down, up) = (stacked_a(a, b).ok_or_else(|| experts::unknown(module))?, b.clone());
+    let form = form.unwrap_or(place.likely());
+    let name = place.name(form);
+    let disk = names.get(&name).unwrap_or(&name);
+    let (target, form, transposed) = place.target(unit, form, (disk, base))?;
+    let keys = [("up", "lora_b"), ("down", "lora_a")];
+    let keys = keys.into_iter().map(|(role, part)| (role.to_owned(), format!("{module}.{part}"))).collect();
+    let edit = Lora {
+        target,
+        form,
+        transposed,
+        scale: folder.config.scale,
+        up,
+        down,
+        mid: None,
+        magnitude: None,
+        origin: Origin { keys, ..Origin::default() },
+    };
+    let dims = experts::extents(unit).map(|[_, out, input]| vec![out, input]).unwrap_or_default();
+    Ok((edit, dims))
 }
 
 /// The weight's extents by the shapes of its factors.

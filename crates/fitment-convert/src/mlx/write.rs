@@ -1,13 +1,16 @@
+use super::experts;
 use super::folder::{CONFIG, Kind, WEIGHTS, is_embedding};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
+use crate::pass::experts::is_single;
 use crate::pass::one::one_each;
-use crate::pass::pad::padded;
+use crate::pass::pad::{padded, padded_stack};
 use crate::pass::scale::scaled;
+use crate::pass::stacks::{bundled, unstacked};
 use crate::write::{WriteOptions, Written};
 use fitment_core::model::{Edit, Lora, LoraForm, NormOf, Set, Target};
-use fitment_core::tensor::{Bytes, Tensor};
+use fitment_core::tensor::{Bytes, Dtype, Tensor};
 use fitment_core::{Adapter, json};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -20,14 +23,18 @@ use std::collections::BTreeMap;
 /// # Errors
 /// [`Error::Unsupported`] when nothing of the adapter can be held.
 pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
-    let mut losses = Vec::new();
-    let edits = one_each(adapter, options.base, &mut losses);
-    let adapter = &Adapter { edits, ..adapter.clone() };
     let kind = kind(adapter);
-    let (mut loras, mut tensors) = (Vec::new(), Vec::new());
-    for edit in &adapter.edits {
+    let (mut losses, mut loras, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
+    let (edits, rounded) = bundled(unstacked(adapter, options.base), options.base, &adapter.base.config);
+    let to = Dtype::F32;
+    losses.extend(rounded.into_iter().map(|(target, elements)| Loss::Rounded { target, to, elements }));
+    let edits = one_each(&Adapter { edits, ..adapter.clone() }, options.base, &mut losses);
+    let config_of_base = options.base.and_then(|base| base.config()).unwrap_or(&adapter.base.config);
+    for edit in &edits {
         let held = match (edit, kind) {
-            (Edit::Lora(lora), Kind::Lora | Kind::Dora) => holds(lora, kind).map(|()| loras.push(lora)),
+            (Edit::Lora(lora), Kind::Lora | Kind::Dora) => {
+                holds(lora, kind, config_of_base).map(|module| loras.push((module, lora)))
+            }
             (Edit::Set(set), Kind::Full) => whole(set).map(|pair| tensors.push(pair)),
             (Edit::Lora(_), Kind::Full) => Err("a file of whole weights holds nothing else"),
             (Edit::Set(_), _) => Err("a file of LoRA holds no whole weights"),
@@ -47,12 +54,12 @@ pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Wr
             hint: "`fitment apply` it, and convert the result with mlx_lm.convert".to_owned(),
         });
     }
-    let rank = loras.iter().map(|lora| lora.rank()).max().unwrap_or(0);
-    let scale = loras.first().map_or(1.0, |lora| lora.scale);
-    for lora in &loras {
-        tensors.extend(factors(lora, (rank, scale), &mut losses)?);
+    let rank = loras.iter().map(|(_, lora)| lora.rank()).max().unwrap_or(0);
+    let scale = loras.first().map_or(1.0, |(_, lora)| lora.scale);
+    for (module, lora) in &loras {
+        tensors.extend(factors(module, lora, (rank, scale), &mut losses)?);
     }
-    let modules: Vec<String> = loras.iter().map(|lora| module(&lora.target)).collect();
+    let modules: Vec<String> = loras.into_iter().map(|(module, _)| module).collect();
     let config = match kept_config(adapter).filter(|config| says(config, kind, (rank, scale))) {
         Some(bytes) => bytes,
         None => Bytes::Shared(config(adapter, kind, (rank, scale), &modules).into_bytes().into()),
@@ -93,17 +100,29 @@ fn is_plain(target: &Target) -> bool {
         && target.when.is_none()
 }
 
-fn holds(lora: &Lora<'_>, kind: Kind) -> Result<(), &'static str> {
+/// The module that an edit is of, or why there is none.
+fn holds(lora: &Lora<'_>, kind: Kind, config: &Map<String, Value>) -> Result<String, &'static str> {
+    if lora.target.experts.is_some() && lora.form == LoraForm::Matrix {
+        let is_plain = is_plain(&Target { experts: None, ..lora.target.clone() });
+        return match experts::module(lora.target.name.as_str(), config) {
+            _ if kind == Kind::Dora => Err("a file of DoRA holds no LoRA without magnitude"),
+            Some(module) if is_plain && !lora.transposed && lora.magnitude.is_none() => Ok(module),
+            _ => Err("MLX-LM has LoRA on all experts of a layer, by their gate, up and down"),
+        };
+    }
+    if is_single(lora.target.name.as_str()) {
+        return Err("MLX-LM has all experts of a layer in one stack, and nothing says how many there are");
+    }
     let is_weight = lora.target.name.as_str().ends_with(".weight");
     if lora.form != LoraForm::Matrix || lora.up.dims().len() != 2 || lora.down.dims().len() != 2 {
-        return Err("MLX-LM has LoRA on linear layers and embeddings only");
+        return Err("MLX-LM has LoRA on linear layers, embeddings and experts only");
     }
     if !is_plain(&lora.target) || !is_weight || lora.transposed {
         return Err("MLX-LM has LoRA on whole modules only, stored as [out, in]");
     }
     match &lora.magnitude {
         None if kind == Kind::Dora => Err("a file of DoRA holds no LoRA without magnitude"),
-        None => Ok(()),
+        None => Ok(module(&lora.target)),
         Some(_) if is_embedding(&module(&lora.target)) => {
             Err("MLX-LM's magnitude of an embedding is of tokens")
         }
@@ -112,7 +131,7 @@ fn holds(lora: &Lora<'_>, kind: Kind) -> Result<(), &'static str> {
         {
             Err("MLX-LM's magnitude is of the rows, by the norm of the merged weight")
         }
-        Some(_) => Ok(()),
+        Some(_) => Ok(module(&lora.target)),
     }
 }
 
@@ -130,11 +149,12 @@ fn module(target: &Target) -> String {
 
 /// The tensors of one module, at the file's rank and scale.
 fn factors<'a>(
+    module: &str,
     lora: &Lora<'a>,
     (rank, scale): (u64, f64),
     losses: &mut Vec<Loss>,
 ) -> Result<Vec<(String, Tensor<'a>)>, Error> {
-    let (module, target) = (module(&lora.target), lora.target.label());
+    let target = lora.target.label();
     let unfit = || Error::Unsupported {
         what: target.clone(),
         reason: "its factors are no matrices of numbers".to_owned(),
@@ -151,8 +171,12 @@ fn factors<'a>(
         }
         up = folded;
     }
+    if lora.has_expert_axis() {
+        let (up, down) = padded_stack(&up, &lora.down, rank).ok_or_else(unfit)?;
+        return Ok(vec![(format!("{module}.lora_a"), down), (format!("{module}.lora_b"), up)]);
+    }
     let (up, down) = padded(&up, &lora.down, rank).ok_or_else(unfit)?;
-    let (a, b) = match is_embedding(&module) {
+    let (a, b) = match is_embedding(module) {
         true => (up, down),
         false => (down.transposed().ok_or_else(unfit)?, up.transposed().ok_or_else(unfit)?),
     };

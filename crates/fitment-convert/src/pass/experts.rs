@@ -52,6 +52,12 @@ pub(crate) fn parts(word: &str) -> &'static [Part] {
     }
 }
 
+/// Whether a name is of one expert's matrix, or of what is in it.
+pub(crate) fn is_single(name: &str) -> bool {
+    let number = name.rsplit_once(".experts.").and_then(|(_, rest)| rest.split_once('.'));
+    number.is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The bundle of all experts that a tensor of the first one belongs to.
 pub(crate) fn bundle(first: &str) -> Option<String> {
     const FIRST: &str = ".experts.0.";
@@ -132,23 +138,40 @@ pub(crate) fn stacked(experts: &[Option<Product<'_>>]) -> Option<(Product<'stati
     Some((Product { up: stack(alike(ups)?)?, down: stack(alike(downs)?)?, scale: first.scale }, rounded))
 }
 
+/// Updates of single experts, and of ranges of them from the first one named on, as one of all of them; an expert without one gets zeros.
+/// Gives also how many elements were rounded.
+pub(crate) fn spread<'a>(pieces: &[(u64, &Product<'a>)], count: u64) -> Option<(Product<'static>, u64)> {
+    let mut each: Vec<Vec<Product<'a>>> = vec![Vec::new(); usize::try_from(count).ok()?];
+    for (first, product) in pieces {
+        let Product { up, down, scale } = product;
+        let &[own, _, _] = up.dims() else {
+            each.get_mut(usize::try_from(*first).ok()?)?.push((*product).clone());
+            continue;
+        };
+        for index in 0..own {
+            let product = Product { up: taken(up, index)?, down: taken(down, index)?, scale: *scale };
+            each.get_mut(usize::try_from(first.checked_add(index)?).ok()?)?.push(product);
+        }
+    }
+    let (mut rounded, mut summed) = (0u64, Vec::with_capacity(each.len()));
+    for products in &each {
+        let one = if products.is_empty() { None } else { Some(sum(products)?) };
+        rounded = rounded.checked_add(one.as_ref().map_or(0, |(_, elements)| *elements))?;
+        summed.push(one.map(|(product, _)| product));
+    }
+    let (stack, elements) = stacked(&summed)?;
+    Some((stack, rounded.checked_add(elements)?))
+}
+
 /// The sum of updates of whole stacks, or of matrices; each expert's by itself. Gives also how many elements were rounded.
 pub(crate) fn each_summed<'a>(parts: &[Product<'a>]) -> Option<(Product<'a>, u64)> {
     let first = parts.first()?;
     let &[count, _, _] = first.up.dims() else { return sum(parts) };
-    let (mut rounded, mut summed) = (0u64, Vec::new());
-    for expert in 0..count {
-        let one = |part: &Product<'a>| {
-            let (up, down) = (taken(&part.up, expert)?, taken(&part.down, expert)?);
-            Some(Product { up, down, scale: part.scale })
-        };
-        let own = parts.iter().map(one).collect::<Option<Vec<_>>>()?;
-        let (product, elements) = sum(&own)?;
-        rounded = rounded.checked_add(elements)?;
-        summed.push(Some(product));
+    if let [one] = parts {
+        return Some((one.clone(), 0));
     }
-    let (stack, elements) = stacked(&summed)?;
-    Some((stack, rounded.checked_add(elements)?))
+    let pieces: Vec<(u64, &Product<'a>)> = parts.iter().map(|part| (0, part)).collect();
+    spread(&pieces, count)
 }
 
 /// Equal tensors along a new first axis.

@@ -10,5 +10,6 @@ pub(crate) mod refit;
 pub(crate) mod rows;
 pub(crate) mod scale;
 pub(crate) mod servable;
+pub(crate) mod stacks;
 pub(crate) mod sum;
 pub(crate) mod whole;

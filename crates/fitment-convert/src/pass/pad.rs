@@ -1,5 +1,6 @@
 //! Factors of a larger rank, for files that have one for all.
 
+use super::gather::gathered;
 use fitment_core::tensor::{Shape, Tensor};
 
 /// Factors padded with zeros to a larger rank: the product stays the same.
@@ -26,6 +27,22 @@ pub(crate) fn padded<'a>(up: &Tensor<'a>, down: &Tensor<'a>, rank: u64) -> Optio
     down_bytes.resize(usize::try_from(down_shape.byte_len(down.dtype()).ok()?).ok()?, 0);
     let up = Tensor::owned(up.dtype(), up_shape, up_bytes).ok()?;
     Some((up, Tensor::owned(down.dtype(), down_shape, down_bytes).ok()?))
+}
+
+/// The same of stacks `[E, out, r]` and `[E, r, in]`.
+pub(crate) fn padded_stack<'a>(
+    up: &Tensor<'a>,
+    down: &Tensor<'a>,
+    rank: u64,
+) -> Option<(Tensor<'a>, Tensor<'a>)> {
+    let own = *up.dims().get(2)?;
+    if own == rank {
+        return Some((up.clone(), down.clone()));
+    }
+    let sources: Option<Vec<Option<usize>>> =
+        (0..rank).map(|at| usize::try_from(at).ok().map(|index| Some(index).filter(|_| at < own))).collect();
+    let sources = sources?;
+    Some((gathered(up, 2, &sources)?, gathered(down, 1, &sources)?))
 }
 
 #[cfg(test)]

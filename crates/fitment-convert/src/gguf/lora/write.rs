@@ -8,7 +8,8 @@ use super::{A, ADAPTER, ADAPTER_TYPE, ALPHA, B, EMBEDDING, INVOCATION_TOKENS, LO
 use crate::error::Error;
 use crate::files::OutputFile;
 use crate::loss::Loss;
-use crate::pass::experts::{stacked, taken};
+use crate::pass::experts::spread;
+use crate::pass::stacks::unstacked;
 use crate::pass::sum::{Product, sum};
 use crate::write::{WriteOptions, Written};
 use fitment_core::Adapter;
@@ -32,7 +33,7 @@ pub(in crate::gguf) fn write<'a>(
     let mut losses = Vec::new();
     let mut stems: Vec<String> = Vec::new();
     let mut placed: BTreeMap<String, Vec<Piece<'a>>> = BTreeMap::new();
-    for edit in &adapter.edits {
+    for edit in &unstacked(adapter, options.base) {
         match placer.piece(edit, &tokens) {
             Ok(piece) => {
                 if !placed.contains_key(&piece.stem) {
@@ -166,28 +167,8 @@ fn unit<'a>(
 
 /// Pieces of single experts, and of ranges of them, as one stack.
 fn experts<'a>(pieces: &[Piece<'a>], count: u64) -> Option<(Product<'a>, u64)> {
-    let mut each: Vec<Vec<Product<'a>>> = vec![Vec::new(); usize::try_from(count).ok()?];
-    for piece in pieces {
-        let first = piece.first?;
-        let Product { up, down, scale } = &piece.product;
-        if up.dims().len() == 2 {
-            each.get_mut(usize::try_from(first).ok()?)?.push(piece.product.clone());
-            continue;
-        }
-        for index in 0..*up.dims().first()? {
-            let product = Product { up: taken(up, index)?, down: taken(down, index)?, scale: *scale };
-            each.get_mut(usize::try_from(first.checked_add(index)?).ok()?)?.push(product);
-        }
-    }
-    let mut rounded = 0;
-    let mut summed = Vec::with_capacity(each.len());
-    for products in &each {
-        let one = if products.is_empty() { None } else { Some(sum(products)?) };
-        rounded += one.as_ref().map_or(0, |(_, elements)| *elements);
-        summed.push(one.map(|(product, _)| product));
-    }
-    let (stack, elements) = stacked(&summed)?;
-    Some((stack, rounded.checked_add(elements)?))
+    let pieces: Option<Vec<_>> = pieces.iter().map(|piece| Some((piece.first?, &piece.product))).collect();
+    spread(&pieces?, count)
 }
 
 /// The tensors of a file.

@@ -3,9 +3,9 @@
 use super::Columns;
 use crate::error::Error;
 use crate::formats::Ask;
+use crate::pass::stacks::{SAY_TRANSPOSED, Stacks, TRANSPOSED, TURNED_ON_LOADING, text_model};
 use crate::peft::config::{Config, Version};
 use crate::read::ReadOptions;
-use crate::tying::model_type;
 use fitment_core::checkpoint::Checkpoint;
 use serde_json::{Map, Value};
 
@@ -27,15 +27,6 @@ const NAMES: [(&str, Layout); 3] =
 /// The values of `--moe-b-layout`.
 const COLUMNS: [(&str, Columns); 2] =
     [("rank-major", Columns::RankMajor), ("expert-major", Columns::ExpertMajor)];
-
-/// Models whose class says `is_transposed`, and stores `[E, in, out]` (transformers 5.23).
-const FLAGGED: &[&str] = &["gpt_oss", "aria", "aria_text", "openai_privacy_filter"];
-
-/// Models that store `[E, in, out]` and do not say it.
-const TRANSPOSED: &[&str] = &["llama4", "llama4_text"];
-
-/// Models whose checkpoints have `[E, in, out]`, and whose class turns them when they are loaded.
-const TURNED_ON_LOADING: &[&str] = &["qwen3_vl_moe", "qwen3_vl_moe_text"];
 
 impl Layout {
     /// The axis of the class's `[E, x, y]` that `A` is over; `flagged`: whether the class says `is_transposed`, if that is known.
@@ -71,9 +62,8 @@ impl Layout {
 /// Whether today's PEFT has `A` over the inputs of a stack that is stored as `[E, in, out]`, by the model's config; `None` where that
 /// does not name a known model.
 pub(in crate::peft) fn reads_inputs(config: &Map<String, Value>) -> Option<bool> {
-    let text = config.get("text_config").and_then(Value::as_object);
-    let model = text.and_then(model_type).or(model_type(config))?;
-    let known = [FLAGGED, TRANSPOSED, TURNED_ON_LOADING].iter().any(|models| models.contains(&model));
+    let model = text_model(config)?;
+    let known = [SAY_TRANSPOSED, TRANSPOSED, TURNED_ON_LOADING].iter().any(|models| models.contains(&model));
     known.then(|| !TRANSPOSED.contains(&model))
 }
 
@@ -201,11 +191,7 @@ fn value<T: Copy>(ask: Ask, known: &[(&str, T)], name: &str) -> Result<T, Error>
 pub(super) struct Class {
     /// Whether it says `is_transposed`.
     flagged: Option<bool>,
-    /// Its tensors are `[E, in, out]`.
-    pub(super) is_transposed: bool,
-    /// Those on disk are.
-    stored_transposed: bool,
-    hidden: Option<u64>,
+    pub(super) stacks: Stacks,
     has_config: bool,
 }
 
@@ -218,34 +204,18 @@ impl Class {
     /// By the base's config, where there is one.
     pub(super) fn of(base: Option<&dyn Checkpoint>) -> Self {
         let Some(config) = base.and_then(|base| base.config()) else { return Self::default() };
-        let text = config.get("text_config").and_then(Value::as_object);
-        let model = text.and_then(model_type).or(model_type(config));
-        let is = |models: &[&str]| model.is_some_and(|model| models.contains(&model));
-        let own_code = config.contains_key("auto_map");
-        let hidden = |config: &Map<String, Value>| config.get("hidden_size")?.as_u64();
-        let is_transposed = is(FLAGGED) || is(TRANSPOSED);
+        let model = text_model(config).filter(|_| !config.contains_key("auto_map"));
         Self {
-            flagged: model.filter(|_| !own_code).map(|_| is(FLAGGED)),
-            is_transposed,
-            stored_transposed: is_transposed || is(TURNED_ON_LOADING),
-            hidden: text.and_then(hidden).or(hidden(config)),
+            flagged: model.map(|model| SAY_TRANSPOSED.contains(&model)),
+            stacks: Stacks::of(Some(config)),
             has_config: true,
         }
-    }
-
-    /// Whether a stack on disk is `[E, in, out]`: by the width of the model where that shows it.
-    pub(super) fn is_stored_transposed(&self, is_down: bool, rows: u64, columns: u64) -> bool {
-        let Some(hidden) = self.hidden.filter(|hidden| (rows == *hidden) != (columns == *hidden)) else {
-            return self.stored_transposed;
-        };
-        // Of `down`, the model's width is the output.
-        (rows == hidden) != is_down
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Class, Layout};
+    use super::Layout;
 
     #[test]
     fn releases_have_their_layouts() {
@@ -273,13 +243,5 @@ mod tests {
         assert_eq!(axes(Layout::First), [Some(1), Some(1), Some(1)]);
         assert_eq!(axes(Layout::Second), [Some(1), Some(2), None]);
         assert_eq!(axes(Layout::Current), [Some(2), Some(1), None]);
-    }
-
-    #[test]
-    fn the_width_of_the_model_shows_how_a_stack_is_stored() {
-        let class = Class { hidden: Some(16), stored_transposed: true, ..Class::default() };
-        assert!(class.is_stored_transposed(false, 16, 24) && !class.is_stored_transposed(false, 24, 16));
-        assert!(class.is_stored_transposed(true, 24, 16) && !class.is_stored_transposed(true, 16, 24));
-        assert!(class.is_stored_transposed(true, 16, 16));
     }
 }

@@ -54,7 +54,7 @@ fn wants_of(parameter: &Parameter<'_>, form: Form) -> Vec<Want> {
     let (a, b) = parameter.sides();
     match form.filter(|_| !parts(parameter.word()).is_empty()) {
         Some(words) => {
-            let part = |part: &Part| want(of_first(parameter, words.of(*part)), Fit::Matrix);
+            let part = |part: &Part| want(of_first(parameter, words.of(*part)), Fit::Axes(2));
             parts(parameter.word()).iter().map(part).collect()
         }
         None => {
@@ -88,8 +88,9 @@ impl Spot {
         let dims = base.tensors().get(&disk).map(|info| info.shape.dims().to_vec()).unwrap_or_default();
         let &[_, rows, columns] = &dims[..] else { return Ok(Spot::Matrix { disk }) };
         let is_down = parts(parameter.word()) == [Part::Down];
-        let transposed = class.is_stored_transposed(is_down, rows, columns);
-        Ok(Spot::Stack { disk, rows, columns, transposed, turned: transposed != class.is_transposed })
+        let stacks = class.stacks;
+        let transposed = stacks.is_stored_transposed(is_down, rows, columns);
+        Ok(Spot::Stack { disk, rows, columns, transposed, turned: transposed != stacks.is_transposed })
     }
 }
 

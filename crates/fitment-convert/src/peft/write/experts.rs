@@ -2,14 +2,14 @@
 
 use super::alpha;
 use super::draft::{Adapted, Kind};
-use super::export::Export;
+use super::export::{Export, zeros};
 use crate::loss::Loss;
-use crate::pass::experts::each_summed;
-use crate::pass::gather::gathered;
+use crate::pass::experts::{self, Part, WORDS, each_summed};
+use crate::pass::pad::{padded, padded_stack};
 use crate::pass::permute::turned;
 use crate::pass::sum::Product;
 use crate::pass::whole::whole;
-use crate::peft::keys::INNER;
+use crate::peft::keys::{INNER, PREFIX};
 use crate::peft::parameters::{self, Columns, place_in_class};
 use fitment_core::model::{Edit, Lora, LoraForm};
 use fitment_core::tensor::Tensor;
@@ -35,6 +35,35 @@ struct Stored<'a> {
 }
 
 impl<'a> Export<'_, 'a> {
+    /// With transformers 5, PEFT stacks the modules of all experts and takes gate, up and down to be there, in silence: what is
+    /// missing of an expert that has one of them gets factors of zeros.
+    pub(super) fn complete_experts(&mut self) {
+        for words in &WORDS {
+            let [gate, up, down] = [Part::Gate, Part::Up, Part::Down].map(|part| words.of(part));
+            let of = |module: &String| {
+                let expert = [gate, up].iter().find_map(|word| module.strip_suffix(&format!(".{word}")))?;
+                experts::is_single(&format!("{expert}.")).then(|| (expert.to_owned(), module.clone()))
+            };
+            let known: BTreeMap<String, String> = self.draft.modules.keys().filter_map(of).collect();
+            for (expert, module) in known {
+                let factor = |part: &str| self.draft.tensors.get(&format!("{PREFIX}{module}.{part}.weight"));
+                let (Some(a), Some(b)) = (factor("lora_A"), factor("lora_B")) else { continue };
+                let (&[rank, input], &[out, _]) = (a.dims(), b.dims()) else { continue };
+                let Some(adapted) = self.draft.modules.get(&module).copied() else { continue };
+                let dtype = a.dtype();
+                for (word, rows, columns) in [(gate, out, input), (up, out, input), (down, input, out)] {
+                    let other = format!("{expert}.{word}");
+                    let zeros = zeros(&[rank, columns], dtype).zip(zeros(&[rows, rank], dtype));
+                    if let Some((a, b)) = zeros.filter(|_| !self.draft.modules.contains_key(&other)) {
+                        self.draft.put(&other, "lora_A.weight", a);
+                        self.draft.put(&other, "lora_B.weight", b);
+                        self.draft.modules.insert(other, adapted);
+                    }
+                }
+            }
+        }
+    }
+
     /// Puts what is on parameters into the draft: the innermost first, as the class has them.
     pub(super) fn parameters(&mut self) {
         let mut edits = BTreeMap::<String, Vec<&Lora<'a>>>::new();
@@ -91,11 +120,11 @@ impl<'a> Export<'_, 'a> {
         let rank = product.rank();
         let (alpha, written) = alpha::exact(product.scale, rank).ok_or("no alpha gives its scale")?;
         if written != rank {
-            let axis = product.up.dims().len() - 1;
-            let sources: Vec<Option<usize>> =
-                (0..written).map(|at| usize::try_from(at).ok().filter(|_| at < rank)).collect();
-            product.up = gathered(&product.up, axis, &sources).ok_or(UNFIT)?;
-            product.down = gathered(&product.down, axis - 1, &sources).ok_or(UNFIT)?;
+            let padded = match first.form {
+                LoraForm::Stacked => padded_stack(&product.up, &product.down, written),
+                LoraForm::Matrix | LoraForm::Conv => padded(&product.up, &product.down, written),
+            };
+            (product.up, product.down) = padded.ok_or(UNFIT)?;
             self.draft.losses.push(Loss::RankPadded { target: name.to_owned(), from: rank, to: written });
         }
         let adapted = Adapted { alpha, rank: written, scale: product.scale, kind: Kind::Parameter };

@@ -35,6 +35,9 @@ pub(super) fn export<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> R
             export.lora(lora);
         }
     }
+    if options.preset.is_none() {
+        export.complete_experts();
+    }
     for edit in &adapter.edits {
         export.other(edit)?;
     }
@@ -314,7 +317,7 @@ impl<'a> Export<'_, 'a> {
             let Some((out, dtype)) = up.and_then(|up| Some((*up.dims().first()?, up.dtype()))) else {
                 continue;
             };
-            if let Some(zeros) = zeros(out, dtype) {
+            if let Some(zeros) = zeros(&[out], dtype) {
                 self.draft.put(&module, "lora_B.bias", zeros);
             }
         }
@@ -381,8 +384,8 @@ fn kind_of(lora: &Lora<'_>, module: &str) -> Result<Kind, &'static str> {
     }
 }
 
-fn zeros(count: u64, dtype: Dtype) -> Option<Tensor<'static>> {
-    let shape = Shape::new(&[count]).ok()?;
+pub(super) fn zeros(dims: &[u64], dtype: Dtype) -> Option<Tensor<'static>> {
+    let shape = Shape::new(dims).ok()?;
     let bytes = usize::try_from(shape.byte_len(dtype).ok()?).ok()?;
     Tensor::owned(dtype, shape, vec![0; bytes]).ok()
 }
