@@ -2,13 +2,11 @@
 
 use super::folder::Unit;
 use super::rules;
-use crate::error::{Clash, Error};
-use crate::names::{Fit, Want};
-use crate::pass::experts::{Part, WORDS, Words, bundle, parts};
+use crate::error::Error;
+use crate::pass::experts::{Part, WORDS, Words};
 use crate::pass::permute::reshaped;
-use crate::pass::stacks::{Stacks, text_model};
-use fitment_core::checkpoint::Checkpoint;
-use fitment_core::model::{AxisSlice, ExpertRange, IndexRange, LoraForm, Target, TensorName};
+use crate::pass::spots::Spot;
+use crate::pass::stacks::text_model;
 use fitment_core::tensor::Tensor;
 use serde_json::{Map, Value};
 
@@ -22,104 +20,12 @@ const OWN_NAME: &[&str] = &["gpt_oss", "llama4", "llama4_text"];
 const PARTS: [(&str, Part); 3] =
     [("gate_proj", Part::Gate), ("up_proj", Part::Up), ("down_proj", Part::Down)];
 
-/// How the base stores experts.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Form {
-    /// Each by itself.
-    Each(&'static Words),
-    /// As transformers 5 has them in memory.
-    Stacked,
-}
-
-/// All ways, in the order in which they are tried.
-pub(super) const FORMS: [Form; 3] = [Form::Each(&WORDS[0]), Form::Each(&WORDS[1]), Form::Stacked];
-
-/// Where a module of experts is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'m> {
-    /// The block that the experts are in.
-    block: &'m str,
-    part: Part,
-}
-
-impl<'m> Place<'m> {
-    /// The place of a module, by its path; `None` for what is no module of experts.
-    pub(super) fn of(module: &'m str) -> Option<Self> {
-        let (experts, word) = module.rsplit_once('.')?;
-        let (block, name) = experts.rsplit_once('.')?;
-        let (_, part) = PARTS.iter().find(|(known, _)| *known == word).filter(|_| MODULES.contains(&name))?;
-        Some(Self { block, part: *part })
-    }
-
-    /// The way that is taken without a base.
-    pub(super) fn likely(self) -> Form {
-        let sparse = self.block.rsplit('.').next() == Some("block_sparse_moe");
-        Form::Each(if sparse { &WORDS[1] } else { &WORDS[0] })
-    }
-
-    /// The tensor that must be in the base.
-    pub(super) fn name(self, form: Form) -> String {
-        match form {
-            Form::Each(words) => format!("{}.experts.0.{}.weight", self.block, words.of(self.part)),
-            Form::Stacked if self.part == Part::Down => format!("{}.experts.down_proj", self.block),
-            Form::Stacked => format!("{}.experts.gate_up_proj", self.block),
-        }
-    }
-
-    pub(super) fn want(self, unit: &Unit<'_>, form: Form) -> Want {
-        let fit = match (form, extents(unit)) {
-            (Form::Each(_), Some([_, out, input])) => Fit::Exact(vec![out, input]),
-            (Form::Each(_), None) => Fit::Axes(2),
-            (Form::Stacked, _) => Fit::Axes(3),
-        };
-        Want { name: self.name(form), fit, may_create: false, is_vocabulary: false }
-    }
-
-    /// Target, form and orientation of the edit on a tensor of this name.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] where the base has other experts.
-    pub(super) fn target(
-        self,
-        unit: &Unit<'_>,
-        form: Form,
-        (disk, base): (&str, Option<&dyn Checkpoint>),
-    ) -> Result<(Target, LoraForm, bool), Error> {
-        let [experts, out, input] = extents(unit).unwrap_or_default();
-        let clash = |target: String, expected: String, found: String| {
-            Err(Error::Mismatch { culprits: vec![Clash { target, expected, found }] })
-        };
-        if let Form::Each(_) = form {
-            let name = bundle(disk).unwrap_or_else(|| disk.to_owned());
-            let next = name.replacen("{e}", &experts.to_string(), 1);
-            if base.is_some_and(|base| base.tensors().contains_key(&next)) {
-                return clash(name, format!("{experts} experts"), "more".to_owned());
-            }
-            let range = Some(ExpertRange { start: 0, end: experts });
-            let target = Target { experts: range, ..Target::whole(TensorName::new(name)?) };
-            return Ok((target, LoraForm::Matrix, false));
-        }
-        let target = Target::whole(TensorName::new(disk)?);
-        let info = base.and_then(|base| base.tensors().get(disk));
-        let dims = info.map(|info| info.shape.dims().to_vec()).unwrap_or_default();
-        let stacks = Stacks::of(base.and_then(|base| base.config()));
-        let all = parts(disk.rsplit('.').next().unwrap_or_default());
-        let at = all.iter().position(|part| *part == self.part).unwrap_or(0) as u64;
-        let rows = out.saturating_mul(all.len() as u64);
-        let transposed = match dims[..] {
-            [_, x, y] => stacks.is_stored_transposed(self.part == Part::Down, x, y),
-            _ => false,
-        };
-        let wanted = if transposed { [experts, input, rows] } else { [experts, rows, input] };
-        let (Some((start, end, step)), true) = (stacks.outputs(at, all.len() as u64, rows), dims == wanted)
-        else {
-            return clash(disk.to_owned(), format!("{wanted:?}"), format!("{dims:?}"));
-        };
-        let axis = if transposed { 2 } else { 1 };
-        let slice = AxisSlice { axis, ranges: vec![IndexRange { start, end, step }] };
-        let slice = if all.len() > 1 { vec![slice] } else { Vec::new() };
-        Ok((Target { slice, ..target }, LoraForm::Stacked, transposed))
-    }
+/// Where a module of experts is, by its path; `None` for what is no module of experts.
+pub(super) fn spot(module: &str) -> Option<Spot> {
+    let (experts, word) = module.rsplit_once('.')?;
+    let (block, name) = experts.rsplit_once('.')?;
+    let (_, part) = PARTS.iter().find(|(known, _)| *known == word).filter(|_| MODULES.contains(&name))?;
+    Some(Spot::new(block, *part))
 }
 
 /// Experts, outputs and inputs of a unit on experts.

@@ -1,6 +1,6 @@
 //! Config and tensors of one adapter, with every breach.
 
-use super::experts::{Place, is_of_experts, stacked_a};
+use super::experts::{is_of_experts, spot, stacked_a};
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
@@ -274,7 +274,7 @@ fn expert_faults(
     config: &Config,
 ) -> Vec<Finding> {
     let report = |rule: &Rule, message: String| vec![Finding::new(rule, module, message)];
-    if Place::of(module).is_none() {
+    if spot(module).is_none() {
         return report(
             &rules::X_UNSUPPORTED,
             "is LoRA on stacked experts that are not called switch_mlp".to_owned(),

@@ -1,4 +1,4 @@
-use super::experts::{self, FORMS, Form, Place, is_of_experts, stacked_a};
+use super::experts::{self, is_of_experts, spot, stacked_a};
 use super::folder::{self, CONFIG, Folder, Unit, WEIGHTS, is_embedding};
 use super::rules;
 use crate::bind::bind;
@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::files::Files;
 use crate::loss::Loss;
 use crate::names::{Fit, Places, Want, placed};
+use crate::pass::spots::{FORMS, Form};
 use crate::read::{Converted, ReadOptions};
 use crate::several;
 use crate::tying::is_vocabulary_module;
@@ -125,8 +126,9 @@ fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<(Places,
     }
     let mut first = None;
     for form in FORMS {
-        let of_experts =
-            experts.iter().filter_map(|(module, unit)| Some(Place::of(module)?.want(unit, form)));
+        let of_experts = experts
+            .iter()
+            .filter_map(|(module, unit)| Some(spot(module)?.want(experts::extents(unit)?, form)));
         let all: Vec<Want> = wants.iter().cloned().chain(of_experts).collect();
         match placed(&all, base) {
             Ok(places) => return Ok((places, Some(form))),
@@ -143,13 +145,14 @@ fn of_experts<'a>(
     folder: &Folder<'a>,
     (form, names, base): (Option<Form>, &BTreeMap<String, String>, Option<&dyn Checkpoint>),
 ) -> Result<(Lora<'a>, Vec<u64>), Error> {
-    let place = Place::of(module).ok_or_else(|| experts::unknown(module))?;
+    let spot = spot(module).ok_or_else(|| experts::unknown(module))?;
     let (a, b) = unit.a.as_ref().zip(unit.b.as_ref()).ok_or_else(|| experts::unknown(module))?;
     let (down, up) = (stacked_a(a, b).ok_or_else(|| experts::unknown(module))?, b.clone());
-    let form = form.unwrap_or(place.likely());
-    let name = place.name(form);
+    let extents = experts::extents(unit).ok_or_else(|| experts::unknown(module))?;
+    let form = form.unwrap_or(spot.likely());
+    let name = spot.name(form);
     let disk = names.get(&name).unwrap_or(&name);
-    let (target, form, transposed) = place.target(unit, form, (disk, base))?;
+    let (target, form, transposed) = spot.target(extents, form, (disk, base))?;
     let keys = [("up", "lora_b"), ("down", "lora_a")];
     let keys = keys.into_iter().map(|(role, part)| (role.to_owned(), format!("{module}.{part}"))).collect();
     let edit = Lora {
@@ -163,8 +166,8 @@ fn of_experts<'a>(
         magnitude: None,
         origin: Origin { keys, ..Origin::default() },
     };
-    let dims = experts::extents(unit).map(|[_, out, input]| vec![out, input]).unwrap_or_default();
-    Ok((edit, dims))
+    let [_, out, input] = extents;
+    Ok((edit, vec![out, input]))
 }
 
 /// The weight's extents by the shapes of its factors.

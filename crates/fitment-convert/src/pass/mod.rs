@@ -10,6 +10,7 @@ pub(crate) mod refit;
 pub(crate) mod rows;
 pub(crate) mod scale;
 pub(crate) mod servable;
+pub(crate) mod spots;
 pub(crate) mod stacks;
 pub(crate) mod sum;
 pub(crate) mod whole;

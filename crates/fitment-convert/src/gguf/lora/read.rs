@@ -9,6 +9,7 @@ use crate::names::{Fit, Places, Want, placed};
 use crate::pass::experts::bundle;
 use crate::pass::gather::gathered;
 use crate::pass::rows::{RowOrder, undone};
+use crate::pass::spots::{FORMS, Form, Spot};
 use crate::read::ReadOptions;
 use crate::tying::is_vocabulary_module;
 use fitment_core::Adapter;
@@ -34,14 +35,14 @@ pub(in crate::gguf) fn read<'a>(
 ) -> Result<(Adapter<'a>, Vec<Loss>), Error> {
     let facts = known(contents, options.base)?;
     let mut losses = Vec::new();
-    let Places { names, tied, renamed } = match options.base {
+    let (Places { names, tied, renamed }, form) = match options.base {
         Some(base) => places(contents, &facts, base)?,
-        None => Places::default(),
+        None => (Places::default(), None),
     };
     losses.extend(renamed);
     let (mut edits, mut tensors) = (Vec::new(), Vec::new());
     for pair in &contents.pairs {
-        let (lora, dims) = lora(pair, contents, &facts, &names)?;
+        let (lora, dims) = lora(pair, contents, &facts, (&names, form, options.base))?;
         tensors.push(expected(&lora.target, &dims));
         edits.push(Edit::Lora(lora));
     }
@@ -85,8 +86,12 @@ fn known(contents: &Contents<'_>, base: Option<&dyn Checkpoint>) -> Result<Facts
     }
 }
 
-/// The names of the base on disk for those of transformers' classes.
-fn places(contents: &Contents<'_>, facts: &Facts, base: &dyn Checkpoint) -> Result<Places, Error> {
+/// The names of the base on disk for those of transformers' classes, and how it stores experts.
+fn places(
+    contents: &Contents<'_>,
+    facts: &Facts,
+    base: &dyn Checkpoint,
+) -> Result<(Places, Option<Form>), Error> {
     let want = |pair: &Pair<'_>| {
         let module = module(facts.architecture, pair)?.replacen("{e}", "0", 1);
         let dims = extents(pair);
@@ -100,8 +105,29 @@ fn places(contents: &Contents<'_>, facts: &Facts, base: &dyn Checkpoint) -> Resu
             is_vocabulary: is_vocabulary_module(&module),
         })
     };
-    let wants = contents.pairs.iter().map(want).collect::<Result<Vec<_>, Error>>()?;
-    placed(&wants, base)
+    let spot = |pair: &Pair<'_>| Spot::of_bundle(&module(facts.architecture, pair).ok()?);
+    let (experts, plain): (Vec<_>, Vec<_>) = contents.pairs.iter().partition(|pair| spot(pair).is_some());
+    let plain = plain.into_iter().map(want).collect::<Result<Vec<_>, Error>>()?;
+    let Some(likely) = experts.first().and_then(|pair| spot(pair)).map(|spot| spot.likely()) else {
+        return Ok((placed(&plain, base)?, None));
+    };
+    let mut first = None;
+    for form in [likely].into_iter().chain(FORMS) {
+        let of_experts = experts.iter().filter_map(|pair| Some(spot(pair)?.want(sides(pair), form)));
+        let wants: Vec<Want> = plain.iter().cloned().chain(of_experts).collect();
+        match placed(&wants, base) {
+            Ok(places) => return Ok((places, Some(form))),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    first.map_or_else(|| Ok((placed(&plain, base)?, None)), Err)
+}
+
+/// Experts, outputs and inputs.
+fn sides(pair: &Pair<'_>) -> [u64; 3] {
+    let count = if pair.a.dims().len() > 2 { pair.a.dims().first().copied().unwrap_or(1) } else { 1 };
+    let own = extents(pair);
+    [count, own.first().copied().unwrap_or(0), own.get(1).copied().unwrap_or(0)]
 }
 
 fn module(architecture: &Architecture, pair: &Pair<'_>) -> Result<String, Error> {
@@ -126,7 +152,7 @@ fn lora<'a>(
     pair: &Pair<'a>,
     contents: &Contents<'a>,
     facts: &Facts,
-    names: &BTreeMap<String, String>,
+    (names, form, base): (&BTreeMap<String, String>, Option<Form>, Option<&dyn Checkpoint>),
 ) -> Result<(Lora<'a>, Vec<u64>), Error> {
     let unfit = |reason: &str| Error::Unsupported {
         what: format!("{}.weight", pair.stem),
@@ -150,10 +176,20 @@ fn lora<'a>(
     let transposed = facts.architecture.conv1d && pair.stem.starts_with("blk.");
     let parts = if is_embedding { [A, B] } else { [B, A] };
     let keys = ["up", "down"].into_iter().zip(parts.map(|part| format!("{}{part}", pair.stem)));
+    let (target, form, turned) = match (Spot::of_bundle(&module), form) {
+        (Some(spot), Some(form)) => {
+            check_count(pair)?;
+            let name = spot.name(form);
+            let (target, form, turned) =
+                spot.target(sides(pair), form, (names.get(&name).unwrap_or(&name), base))?;
+            (Target { when: when(contents), ..target }, form, turned)
+        }
+        _ => (target(&module, pair, contents, names)?, LoraForm::Matrix, false),
+    };
     let lora = Lora {
-        target: target(&module, pair, contents, names)?,
-        form: LoraForm::Matrix,
-        transposed,
+        target,
+        form,
+        transposed: transposed || turned,
         // Ranks are extents of tensors in memory: far below 2^53.
         scale: if alpha == 0.0 { 1.0 } else { alpha / rank as f64 },
         up,
@@ -185,20 +221,31 @@ fn target(
     let mut experts = None;
     let mut name = disk.clone();
     if module.contains("{e}") {
+        check_count(pair)?;
         let count = pair.a.dims().first().copied().unwrap_or(0);
-        if count > MAX_EXPERTS {
-            return Err(Error::Unsupported {
-                what: format!("{}.weight", pair.stem),
-                reason: format!("{count} experts, {MAX_EXPERTS} are read"),
-                hint: super::super::rules::G_FACTORS.remedy.to_owned(),
-            });
-        }
         name = bundle(disk).unwrap_or_else(|| disk.clone());
         experts = Some(ExpertRange { start: 0, end: count });
     }
-    let when = (!contents.invocation_tokens.is_empty())
-        .then(|| When { phase: Phase::EveryForward, after_tokens: contents.invocation_tokens.clone() });
-    Ok(Target { experts, when, ..Target::whole(TensorName::new(name)?) })
+    Ok(Target { experts, when: when(contents), ..Target::whole(TensorName::new(name)?) })
+}
+
+/// On which tokens all of it acts.
+fn when(contents: &Contents<'_>) -> Option<When> {
+    let after_tokens = contents.invocation_tokens.clone();
+    (!after_tokens.is_empty()).then_some(When { phase: Phase::EveryForward, after_tokens })
+}
+
+/// Whether there are no more experts than are read.
+fn check_count(pair: &Pair<'_>) -> Result<(), Error> {
+    let [count, ..] = sides(pair);
+    if count <= MAX_EXPERTS {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!("{}.weight", pair.stem),
+        reason: format!("{count} experts, {MAX_EXPERTS} are read"),
+        hint: super::super::rules::G_FACTORS.remedy.to_owned(),
+    })
 }
 
 fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
