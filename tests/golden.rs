@@ -16,7 +16,9 @@ fn every_fixture_means_what_its_dump_says() {
     let mut count = 0;
     // The format of this project has its own vectors.
     let foreign = FORMATS.iter().filter(|format| format.checks.is_some());
-    let folders = foreign.map(|format| (format.id, format.name)).chain([(FormatId::Gguf, "gguf-lora")]);
+    let folders = foreign
+        .map(|format| (format.id, format.name))
+        .chain([(FormatId::Gguf, "gguf-lora"), (FormatId::Peft, "mergekit-extract")]);
     let cases =
         folders.flat_map(|(id, folder)| fs::read_dir(fixture(folder)).unwrap().map(move |entry| (id, entry)));
     for (format, entry) in cases {

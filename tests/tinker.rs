@@ -4,15 +4,13 @@
 
 use fitment_convert::tinker::{check, rules};
 use fitment_convert::{Error, FormatId, ReadOptions, WriteOptions, detect, read, write};
-use fitment_core::container::write_container;
 use fitment_core::finding::Rule;
-use fitment_core::tensor::{Dtype, Shape, Tensor};
+use fitment_core::tensor::Dtype;
 use fitment_io::{Access, CheckpointDir};
 use fitment_tests::compare::distance;
-use fitment_tests::folder::{Folder, Tensors, applied, files, load, tensors};
+use fitment_tests::folder::{Folder, Stored, Tensors, applied, files, load, stored, tensors};
 use fitment_tests::place::{fixture, scratch};
 use fitment_tests::program::fitment;
-use std::collections::BTreeMap;
 use std::fs;
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -93,20 +91,12 @@ fn it_is_told_from_pefts_by_its_keys() {
     assert_eq!(detect(&files(&plain)).unwrap(), FormatId::Peft);
 }
 
-type Stored = (Dtype, Vec<u64>, Vec<u8>);
-
 /// A case with its tensors changed.
 fn changed(case: &str, change: impl Fn(&str, Stored) -> Option<(String, Stored)>) -> Folder {
     let mut folder = adapter_of(case);
-    let all = tensors(&folder[WEIGHTS]).into_iter().filter_map(|(key, tensor)| change(&key, tensor));
-    let owned = all.map(|(key, (dtype, dims, bytes))| {
-        (key, Tensor::owned(dtype, Shape::new(&dims).unwrap(), bytes).unwrap())
-    });
-    let owned: Vec<(String, Tensor<'static>)> = owned.collect();
-    let mut bytes = Vec::new();
-    write_container(&BTreeMap::new(), owned.iter().map(|(key, tensor)| (key.clone(), tensor)), &mut bytes)
-        .unwrap();
-    folder.insert(WEIGHTS.to_owned(), bytes);
+    let all =
+        tensors(&folder[WEIGHTS]).into_iter().filter_map(|(key, tensor)| change(&key, tensor)).collect();
+    folder.insert(WEIGHTS.to_owned(), stored(&all));
     folder
 }
 

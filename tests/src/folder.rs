@@ -5,8 +5,8 @@ use crate::place::scratch;
 use crate::program::fitment;
 use fitment_convert::Files;
 use fitment_convert::torch::{Archive, Item, TorchFile};
-use fitment_core::container::read_foreign;
-use fitment_core::tensor::{Dtype, Tensor};
+use fitment_core::container::{read_foreign, write_container};
+use fitment_core::tensor::{Dtype, Shape, Tensor};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,11 @@ use std::path::Path;
 /// Files by name.
 pub type Folder = BTreeMap<String, Vec<u8>>;
 
-/// Dtype, shape and bytes of tensors by name.
-pub type Tensors = BTreeMap<String, (Dtype, Vec<u64>, Vec<u8>)>;
+/// Dtype, shape and bytes of a tensor.
+pub type Stored = (Dtype, Vec<u64>, Vec<u8>);
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, Stored>;
 
 /// The files of a folder.
 ///
@@ -44,6 +47,22 @@ pub fn tensors(bytes: &[u8]) -> Tensors {
         (entry.name.clone(), (entry.dtype, entry.shape.dims().to_vec(), data))
     };
     container.entries().iter().map(entry).collect()
+}
+
+/// A safetensors file of tensors.
+///
+/// # Panics
+/// If one is shorter than its shape.
+pub fn stored(tensors: &Tensors) -> Vec<u8> {
+    let owned = |(name, (dtype, dims, bytes)): (&String, &Stored)| {
+        let shape = Shape::new(dims).expect("the shape is one");
+        (name.clone(), Tensor::owned(*dtype, shape, bytes.clone()).expect("the bytes are of the shape"))
+    };
+    let owned: Vec<(String, Tensor<'static>)> = tensors.iter().map(owned).collect();
+    let mut bytes = Vec::new();
+    let all = owned.iter().map(|(name, tensor)| (name.clone(), tensor));
+    write_container(&BTreeMap::new(), all, &mut bytes).expect("every name comes once");
+    bytes
 }
 
 /// A torch file whose tensors are changed: `change` gives the key and the tensor that take the place of one, or none.

@@ -3,7 +3,9 @@ use crate::files::Files;
 use crate::pickles::torch_findings;
 use crate::read::{Converted, ReadOptions};
 use crate::write::{WriteOptions, Written};
-use crate::{adapters, fastchat, fitment, gguf, litgpt, mlx, peft, pyreft, slime, tinker, torchtune, trl};
+use crate::{
+    adapters, checkpoints, fastchat, fitment, gguf, litgpt, mlx, peft, pyreft, slime, tinker, torchtune, trl,
+};
 use fitment_core::finding::Rule;
 use fitment_core::{Adapter, Finding};
 use std::fmt;
@@ -360,7 +362,8 @@ impl FromStr for FormatId {
 /// The format that files are of.
 ///
 /// # Errors
-/// [`Error::NotDetected`] when none fits, or [`Error::Malformed`] when there is a torch file that would run code among them;
+/// [`Error::NotDetected`] when none fits, [`Error::Unsupported`] when it is a checkpoint of a training under way, or
+/// [`Error::Malformed`] when there is a torch file that would run code among them;
 /// [`Error::SeveralFormats`] when more than one fits.
 pub fn detect(files: &Files<'_>) -> Result<FormatId, Error> {
     let fits: Vec<FormatId> =
@@ -373,6 +376,9 @@ pub fn detect(files: &Files<'_>) -> Result<FormatId, Error> {
             let findings = torch_findings(files).unwrap_or_default();
             if findings.iter().any(|finding| finding.code == fitment_torch::rules::T_UNSAFE.code) {
                 return Err(Error::Malformed { findings });
+            }
+            if let Some(refusal) = checkpoints::refusal(files) {
+                return Err(refusal);
             }
             let looked_for: Vec<&str> = FORMATS.iter().map(|format| format.looked_for).collect();
             Err(Error::NotDetected { looked_for: looked_for.join("; ") })

@@ -69,6 +69,7 @@ pub mod adapters;
 mod alpha;
 pub mod architectures;
 mod bind;
+mod checkpoints;
 mod conv1d;
 pub mod each;
 mod error;

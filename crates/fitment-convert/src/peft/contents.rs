@@ -55,7 +55,7 @@ impl<'a> Module<'a> {
             Part::EmbeddingB => Some(&mut self.embedding_b),
             Part::Magnitude => Some(&mut self.magnitude),
             Part::TokenRows => Some(&mut self.tokens),
-            Part::Whole(..) | Part::Foreign(_) | Part::Unknown => None,
+            Part::Whole(..) | Part::ValueHead | Part::Foreign(_) | Part::Unknown => None,
         }
     }
 
@@ -84,6 +84,8 @@ pub(super) struct Contents<'a> {
     pub(super) modules: BTreeMap<String, Module<'a>>,
     /// Whole parameters, by module path and parameter.
     pub(super) whole: BTreeMap<(String, String), Copies<'a>>,
+    /// What was trained beside the model, and is no part of it.
+    pub(super) beside: Vec<Entry<'a>>,
 }
 
 impl Contents<'_> {
@@ -105,11 +107,13 @@ pub(super) struct Sorted<'a> {
 pub(super) fn sort<'a>(tensors: &[(String, Tensor<'a>)]) -> Sorted<'a> {
     let mut sorted = Sorted::default();
     let (mut bare, mut named) = (Vec::new(), BTreeMap::<String, Vec<&str>>::new());
+    let mut wrapped = Vec::new();
     for (name, tensor) in tensors {
         let key = keys::parse(name);
-        if !key.has_prefix {
+        if !key.has_prefix && key.part != Part::ValueHead {
             bare.push(name.as_str());
         }
+        wrapped.extend(key.wrapper.map(|wrapper| (wrapper, name.as_str())));
         if let Some(adapter) = &key.adapter_name {
             named.entry(adapter.clone()).or_default().push(name);
         }
@@ -117,6 +121,7 @@ pub(super) fn sort<'a>(tensors: &[(String, Tensor<'a>)]) -> Sorted<'a> {
         sorted.put(key, entry);
     }
     sorted.note_spellings(&bare, &named);
+    sorted.note_beside(&wrapped);
     sorted
 }
 
@@ -134,6 +139,10 @@ impl<'a> Sorted<'a> {
                         "the file holds tensors of another method or variant than plain LoRA and DoRA";
                     Refusal::new(what.clone(), reason, "merge it with PEFT (merge_and_unload)")
                 });
+                return;
+            }
+            Part::ValueHead => {
+                self.contents.beside.push(entry);
                 return;
             }
             Part::Whole(kind, param) => {
@@ -158,6 +167,18 @@ impl<'a> Sorted<'a> {
         if let Some(other) = twice {
             let message = format!("means the same tensor as {other}");
             self.findings.push(Finding::new(&rules::P_KEY_TWICE, entry.key, message));
+        }
+    }
+
+    /// What the training left in keys, and beside the model.
+    fn note_beside(&mut self, wrapped: &[(&'static str, &str)]) {
+        if let Some((wrapper, first)) = wrapped.first() {
+            let message = format!("holds {wrapper} ({} keys do)", wrapped.len());
+            self.findings.push(Finding::new(&rules::P_KEY_WRAPPED, *first, message));
+        }
+        if let Some(first) = self.contents.beside.first() {
+            let message = "is of a value head: it is kept, and changes nothing";
+            self.findings.push(Finding::new(&rules::P_VALUE_HEAD, &first.key, message));
         }
     }
 

@@ -8,6 +8,7 @@ use crate::weights::{self, Weights};
 use fitment_core::Finding;
 use fitment_core::container::{Profile, read_header};
 use fitment_core::json;
+use fitment_core::limits::MAX_CONFIG_BYTES;
 use fitment_core::tensor::Tensor;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,8 @@ pub(super) struct Folder<'a> {
     pub(super) others: Vec<String>,
     pub(super) config: Option<&'a [u8]>,
     pub(super) index: Option<&'a [u8]>,
+    /// `model_type` of the base, where its config lies beside.
+    pub(super) model_type: Option<String>,
     pub(super) tensors: Vec<(String, Tensor<'a>)>,
     pub(super) metadata: BTreeMap<String, String>,
     /// Paths of the files that were read as weights.
@@ -95,6 +98,8 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
     let mut folder = Folder { others: folders.into_iter().collect(), prefix, ..Folder::default() };
     let file = |name: &str| files.get(&format!("{}{name}", folder.prefix));
     (folder.config, folder.index) = (file(CONFIG), file(INDEX));
+    let model = file("config.json").filter(|bytes| bytes.len() <= MAX_CONFIG_BYTES).map(json::parse);
+    folder.model_type = model.and_then(|model| Some(model.ok()?.get("model_type")?.as_str()?.to_owned()));
     let whole = file(WEIGHTS).map(|bytes| (format!("{}{WEIGHTS}", folder.prefix), bytes));
     let pickle = file(PICKLE).map(|bytes| (format!("{}{PICKLE}", folder.prefix), bytes));
     if folder.config.is_none() {

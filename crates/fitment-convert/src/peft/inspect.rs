@@ -120,7 +120,9 @@ impl Inspection<'_> {
         &self,
         config: &Config,
     ) -> Result<(scale::Scaled, Vec<Finding>), super::pattern::PatternFault> {
-        let mut findings = checks::check_selection(config, &self.contents)?;
+        let exported = checks::check_exported(config, &self.contents, self.folder.model_type.as_deref());
+        let mut findings: Vec<Finding> = exported.into_iter().collect();
+        findings.extend(checks::check_selection(config, &self.contents)?);
         findings.extend(checks::check_flags(config, &self.contents));
         Ok((scale::find(config, &self.contents)?, findings))
     }

@@ -19,6 +19,8 @@ pub(super) struct Key {
     pub(super) adapter_name: Option<String>,
     /// The module is the output projection that PEFT wraps inside an attention module.
     pub(super) in_attention: bool,
+    /// A wrapper of the training that was left in the key.
+    pub(super) wrapper: Option<&'static str>,
 }
 
 /// What a tensor is to its module.
@@ -33,6 +35,8 @@ pub(super) enum Part {
     TokenRows,
     /// A whole parameter of the model; the name of the parameter, with the path inside the module.
     Whole(Whole, String),
+    /// Of the value head that TRL puts beside the model.
+    ValueHead,
     /// A tensor of a variant or method that is refused, by the part of the key that shows it.
     Foreign(String),
     /// Nothing that PEFT would load.
@@ -98,14 +102,29 @@ const FOREIGN: &[&str] = &[
     "internal_xlora_",
 ];
 
+/// What FSDP and activation checkpointing put around modules. PEFT does not look through them.
+const WRAPPERS: &[&str] = &["_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+
 /// Takes a key apart. Every key has a reading; [`Part::Unknown`] is one of them.
 pub(super) fn parse(key: &str) -> Key {
+    let wrapper = WRAPPERS.iter().copied().find(|wrapper| key.split('.').any(|segment| segment == *wrapper));
+    if wrapper.is_none() {
+        return unwrapped(key);
+    }
+    let inner: Vec<&str> = key.split('.').filter(|segment| !WRAPPERS.contains(segment)).collect();
+    Key { wrapper, ..unwrapped(&inner.join(".")) }
+}
+
+fn unwrapped(key: &str) -> Key {
     let (has_prefix, rest) = match key.strip_prefix(PREFIX) {
         Some(rest) => (true, rest),
         None => (false, key),
     };
     // torch.compile wraps the model in this; PEFT looks through it.
     let segments: Vec<&str> = rest.split('.').filter(|segment| *segment != "_orig_mod").collect();
+    if segments.first() == Some(&"v_head") {
+        return key_of(&segments, Part::ValueHead, has_prefix, None);
+    }
     let foreign = segments.iter().find(|segment| FOREIGN.iter().any(|start| segment.starts_with(start)));
     if let Some(foreign) = foreign {
         return key_of(&segments, Part::Foreign((*foreign).to_owned()), has_prefix, None);
@@ -183,7 +202,7 @@ fn key_of(segments: &[&str], part: Part, has_prefix: bool, adapter_name: Option<
     };
     let (outer, inner) = segments.split_at(segments.len() - inner);
     let path: Vec<&str> = outer.iter().filter(|segment| **segment != INNER).chain(inner).copied().collect();
-    Key { module: path.join("."), part, has_prefix, adapter_name, in_attention }
+    Key { module: path.join("."), part, has_prefix, adapter_name, in_attention, wrapper: None }
 }
 
 #[cfg(test)]

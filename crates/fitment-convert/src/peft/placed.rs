@@ -85,7 +85,7 @@ impl<'b> Ground<'b> {
         Ok(())
     }
 
-    /// Moves what is a copy of the base out of the units.
+    /// Moves what is a copy of the base, or adds nothing to what it lacks, out of the units.
     pub(super) fn drop_copies<'a>(
         &self,
         units: Vec<Unit<'a>>,
@@ -93,6 +93,13 @@ impl<'b> Ground<'b> {
     ) -> Result<Vec<Unit<'a>>, Error> {
         let mut changes = Vec::with_capacity(units.len());
         for unit in units {
+            // With `lora_bias` every module has a bias, one of zeros where the layer has none.
+            if let (Change::Add { value, .. }, true, None) =
+                (&unit.change, unit.change.adds_nothing(), self.source(&unit.name))
+            {
+                keep(&unit, value, kept);
+                continue;
+            }
             if let (Change::Whole { value, is_saved: false }, Some((disk, info))) =
                 (&unit.change, self.source(&unit.name))
             {

@@ -1,6 +1,6 @@
 //! From a looked-through folder to the model.
 
-use super::checks::check_missing;
+use super::checks::{check_exported, check_missing};
 use super::config::Config;
 use super::folder::{Folder, TORCH};
 use super::inspect::{Inspection, inspect};
@@ -15,6 +15,7 @@ use crate::files::Files;
 use crate::formats::Ask;
 use crate::loss::Loss;
 use crate::read::{Converted, ReadOptions};
+use crate::tying::model_type;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{
     Add, Base, BaseTensor, ConfigEdit, ConfigValue, Edit, KeptTensor, Lora, LoraForm, Magnitude, NormOf,
@@ -44,6 +45,10 @@ pub(super) fn convert<'a>(
     options: &ReadOptions<'_>,
 ) -> Result<Converted<'a>, Error> {
     let config = inspection.sound()?;
+    let model = options.base.and_then(|base| base.config()).and_then(model_type);
+    if let Some(finding) = check_exported(config, &inspection.contents, model) {
+        return Err(Error::Malformed { findings: vec![finding] });
+    }
     let (units, kept) = units::of(inspection, config);
     let parameters = parameters::of(inspection);
     let said = Said::new(config, options)?;

@@ -56,6 +56,10 @@ rules! {
     P_FLAG_IGNORED = "P033" Warning "PEFT: config" "`fan_in_fan_out` is true only where a matrix is stored transposed, as GPT-2's Conv1D stores it." => "PEFT takes it back with a warning on linear layers. Nothing to do, if the base is the right one; write false into adapter_config.json to be rid of it.";
     P_MOE_LAYOUT = "P034" Warning "PEFT: selection" "Factors of experts are laid out as the PEFT of `peft_version` does." => "Shapes count, and this PEFT refuses the folder: the version was changed, or another tool wrote the factors.";
     P_MOE_B_LAYOUT = "P035" Warning "PEFT: tensors" "The columns of an expert's `lora_B` stand as PEFT has them, the rank before the expert." => "Unsloth trained with them the other way before September 2026, and nothing in the files tells: say --moe-b-layout rank-major or expert-major.";
+    P_BIAS_UNSAID = "P036" Warning "PEFT: tensors" "Where factors have a bias, the config says `lora_bias`." => "They count here: mergekit-extract-lora writes them as differences of the base's biases. PEFT drops them without a word; `fitment convert --to peft` writes a config that says `lora_bias`.";
+    P_TORCHTUNE = "P037" Error "PEFT: tensors" "Rows and magnitudes of q and k are in transformers' order." => "Read what torchtune made it of, `adapter_model.pt` beside it, with `--from torchtune`. Where another tool wrote the folder, say its `peft_version` in adapter_config.json.";
+    P_KEY_WRAPPED = "P038" Warning "PEFT: keys" "Keys do not hold wrappers of FSDP or of activation checkpointing." => "PEFT ignores such keys; `fitment apply` and `convert` look through the wrapper.";
+    P_VALUE_HEAD = "P039" Note "PEFT: keys" "The file holds no value head of TRL." => "It is no part of the language model. Nothing to do, unless training goes on: keep the original.";
 }
 
 #[cfg(test)]

@@ -51,6 +51,11 @@ pub(super) enum Change<'a> {
 }
 
 impl Change<'_> {
+    /// Whether it is a sum with zeros.
+    pub(super) fn adds_nothing(&self) -> bool {
+        matches!(self, Change::Add { value, .. } if value.bytes().iter().all(|byte| *byte == 0))
+    }
+
     /// Changes of one tensor apply in this order.
     pub(super) fn order(&self) -> u8 {
         match self {
@@ -82,7 +87,8 @@ pub(super) enum Reach {
 /// The changes of an adapter, and the tensors that change nothing.
 pub(super) fn of<'a>(inspection: &Inspection<'a>, config: &Config) -> (Vec<Unit<'a>>, Vec<KeptTensor<'a>>) {
     let contents = &inspection.contents;
-    let (mut units, mut kept) = (Vec::new(), Vec::new());
+    let mut units = Vec::new();
+    let mut kept: Vec<KeptTensor<'a>> = contents.beside.iter().map(kept_tensor).collect();
     for ((module, param), copies) in &contents.whole {
         let is_saved = saves(config, module);
         units.extend(whole((module, param), copies, is_saved, &mut kept));
@@ -204,7 +210,7 @@ pub(super) fn wants(units: &[Unit<'_>]) -> Vec<Want> {
     let want = |unit: &Unit<'_>| Want {
         name: unit.name.clone(),
         fit: fit(unit, replaced.get(unit.name.as_str()).copied()),
-        may_create: matches!(unit.change, Change::Whole { is_saved: true, .. }),
+        may_create: matches!(unit.change, Change::Whole { is_saved: true, .. }) || unit.change.adds_nothing(),
         is_vocabulary: is_vocabulary_module(&unit.module),
     };
     units.iter().map(want).collect()

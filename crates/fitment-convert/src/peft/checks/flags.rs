@@ -1,5 +1,6 @@
 //! The config's switches against what the file holds.
 
+use super::exported;
 use crate::peft::config::{Bias, Config, Tokens, Version};
 use crate::peft::contents::{Contents, Module};
 use crate::peft::{rules, tokens};
@@ -24,6 +25,7 @@ pub(in crate::peft) fn check_flags(config: &Config, contents: &Contents<'_>) -> 
 
 fn dora(config: &Config, path: &str, module: &Module<'_>) -> Option<Finding> {
     match &module.magnitude {
+        Some(_) if exported::is_misordered(config, path, module) => None,
         Some(magnitude) if !config.use_dora => {
             Some(Finding::new(&rules::P_DORA, &magnitude.key, "a magnitude, but use_dora is not true"))
         }
@@ -38,6 +40,11 @@ fn dora(config: &Config, path: &str, module: &Module<'_>) -> Option<Finding> {
 
 fn lora_bias(config: &Config, path: &str, module: &Module<'_>) -> Option<Finding> {
     match &module.bias {
+        Some(bias) if !config.says_lora_bias => Some(Finding::new(
+            &rules::P_BIAS_UNSAID,
+            &bias.key,
+            "a bias of lora_B, and the config does not know lora_bias",
+        )),
         Some(bias) if !config.lora_bias => {
             Some(Finding::new(&rules::P_LORA_BIAS, &bias.key, "a bias of lora_B, but lora_bias is not true"))
         }

@@ -46,6 +46,9 @@ fn files<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<OutputFil
     let config = config::parse(file.data.bytes()).config.ok_or("its kept config cannot be read")?;
     let tensors = tensors(adapter, source, Some(&config))?;
     check_scales(adapter, &config, &tensors)?;
+    if !config.says_lora_bias && tensors.keys().any(|key| keys::parse(key).part == Part::LoraBias) {
+        return Err("it does not say lora_bias, without which PEFT drops the biases of factors".to_owned());
+    }
     let mut files: Vec<OutputFile<'a>> = source
         .files
         .iter()
