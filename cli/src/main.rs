@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 mod console;
+mod device;
 mod interrupt;
 mod progress;
 mod weighted;

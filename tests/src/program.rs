@@ -20,6 +20,16 @@ pub fn path() -> &'static Path {
     PATH.get_or_init(|| env::var_os("FITMENT_BIN").map_or_else(build, PathBuf::from))
 }
 
+/// The path of the program in a build with the feature `candle`: `$FITMENT_CANDLE_BIN`, which `tests/run` sets.
+///
+/// # Panics
+/// If it is not set.
+pub fn with_candle() -> PathBuf {
+    let path = env::var_os("FITMENT_CANDLE_BIN");
+    let hint = "`cargo build --workspace --features fitment/candle` makes it; copy it, as the next build replaces it";
+    path.map(PathBuf::from).unwrap_or_else(|| panic!("FITMENT_CANDLE_BIN is not set: {hint}"))
+}
+
 /// A command that runs the program, without the terminal's and the user's settings.
 pub fn fitment() -> Command {
     let mut command = Command::new(path());

@@ -278,7 +278,8 @@ pub(crate) struct Inspect {
   fitment apply ./Llama-3.2-1B my-lora.fitment.safetensors -o ./merged
   fitment apply ./Llama-3.2-1B style.fitment.safetensors:0.7 ./peft-lora:0.3 -o ./merged
   fitment apply ./Llama-3.2-1B my-lora -o ./merged --skip '*.mlp.*' --dtype bf16
-  fitment apply ./Llama-3.2-1B my-reft -o ./merged --rest left.fitment.safetensors")]
+  fitment apply ./Llama-3.2-1B my-reft -o ./merged --rest left.fitment.safetensors
+  fitment apply ./Llama-3.2-1B my-lora -o ./merged --device cuda --device-memory 8G")]
 pub(crate) struct Apply {
     /// Base checkpoint: a Hugging Face folder, one safetensors file, or a GGUF file that is not quantised
     pub(crate) base: PathBuf,
@@ -312,6 +313,12 @@ pub(crate) struct Apply {
     /// Where BASE has query, key and value in one projection that the adapter has apart, or the other way: the order of rows
     #[arg(long, value_name = "ORDER", value_parser = qkv_rows())]
     pub(crate) qkv_rows: Option<String>,
+    /// Where numbers are computed: cpu, or in a build with the feature `candle` also cpu-candle, cuda[:N] and metal[:N]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: String,
+    /// Memory of the device to use, such as 512M or 8G
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "device")]
+    pub(crate) device_memory: Option<u64>,
     #[command(flatten)]
     pub(crate) said: Said,
     /// Replace an existing output
@@ -363,6 +370,20 @@ fn relative(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     let is_share = value > 0.0 && value < 1.0;
     is_share.then_some(value).ok_or_else(|| "a relative error is above 0 and below 1".to_owned())
+}
+
+/// Bytes: a number, alone or with K, M, G or T behind it.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, power) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+        Some(b'K') => (&text[..text.len() - 1], 1),
+        Some(b'M') => (&text[..text.len() - 1], 2),
+        Some(b'G') => (&text[..text.len() - 1], 3),
+        Some(b'T') => (&text[..text.len() - 1], 4),
+        _ => (text, 0),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1024_u64.pow(power)));
+    number
+        .ok_or_else(|| format!("{text:?} is no size: a number of bytes, or one with K, M, G or T behind it"))
 }
 
 /// Forms of a diff; each is exact.

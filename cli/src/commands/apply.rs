@@ -4,6 +4,7 @@ use super::fold::Split;
 use super::open::{self, How, of_io};
 use crate::args::{Apply, OutputDtype};
 use crate::console::{Console, Exit, Failure, Run};
+use crate::device::Chosen;
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use crate::weighted::Weighted;
@@ -20,6 +21,7 @@ use std::sync::atomic::AtomicBool;
 
 pub(crate) fn run(args: &Apply, console: Console) -> Run {
     let cancel = interruptible()?;
+    let device = Chosen::open(args)?;
     let weighted = args
         .adapters
         .iter()
@@ -47,8 +49,9 @@ pub(crate) fn run(args: &Apply, console: Console) -> Run {
         allow_base_mismatch: args.allow_base_mismatch,
     };
     let plan = Plan::new(&inputs, &base, &options).map_err(|refusal| refused(&refusal, args, console))?;
+    device.check(&plan)?;
     say_notes(&plan, console);
-    let (outcome, output) = write((args, &weighted), &plan, &base, &cancel, console)?;
+    let (outcome, output) = write((args, &weighted, &device), &plan, &base, &cancel, console)?;
     let finished = split.finish(output, args)?;
     report((args, &split), &plan, (&outcome, &finished), console)?;
     Ok(Exit::Done)
@@ -163,7 +166,7 @@ fn is_misfit(culprit: &Culprit) -> bool {
 
 /// Writes all tensors, to a place from which the output is still to be put in its own.
 fn write<'b>(
-    (args, weighted): (&Apply, &[Weighted]),
+    (args, weighted, device): (&Apply, &[Weighted], &Chosen),
     plan: &Plan<'_>,
     base: &'b CheckpointDir,
     cancel: &AtomicBool,
@@ -177,7 +180,7 @@ fn write<'b>(
     let output =
         CheckpointOutput::create(base, &args.output, (&tensors, &config), &options).map_err(of_io)?;
     let progress = Progress::bytes(console, plan.bytes(), "applying");
-    let outcome = fitment_apply::execute(plan, base, &output, &|bytes| progress.advance(bytes), cancel);
+    let outcome = device.execute(plan, (base, &output), &|bytes| progress.advance(bytes), cancel);
     progress.clear();
     Ok((outcome.map_err(stopped)?, output))
 }
@@ -216,6 +219,7 @@ fn report(
             "base": args.base.display().to_string(),
             "adapters": args.adapters,
             "output": args.output.display().to_string(),
+            "device": args.device,
             "tensors": outcome.tensors,
             "changed": outcome.changed,
             "bytes": outcome.bytes,

@@ -58,6 +58,7 @@
 //! # Modules
 //! | module | holds |
 //! |---|---|
+//! | [`device`] | what a device does that computes in the place of this crate |
 //! | [`hidden`] | interventions on hidden states: which, where, and what they make of the states |
 //! | [`plan`] | jobs, and everything of the model resolved: for executors on other devices too |
 //! | [`refusal`] | what keeps adapters from being applied |
@@ -70,6 +71,7 @@
 )]
 #![forbid(unsafe_code)]
 
+pub mod device;
 mod exec;
 pub mod hidden;
 mod note;
@@ -79,7 +81,7 @@ pub mod plan;
 pub mod refusal;
 mod region;
 
-pub use exec::{Error, Mismatch, Outcome, execute};
+pub use exec::{Error, Mismatch, Outcome, execute, execute_on};
 pub use note::Note;
 pub use options::{Input, Options};
 pub use part::Part;

@@ -98,7 +98,7 @@ pub(super) fn mismatch_error(
     let mut items: Vec<(&String, &Vec<Expected>)> = plan.digests.iter().collect();
     // Bit-exact changes first: they say whether the base is the result, and accept no other.
     items.sort_by_key(|(_, expected)| expected.iter().all(|expected| expected.result.is_none()));
-    work::run(&items, &AtomicBool::new(false), |(name, expected), _| {
+    work::run(&items, (&AtomicBool::new(false), usize::MAX), |(name, expected), _| {
         if enough.load(Ordering::Relaxed) {
             return Ok(());
         }

@@ -1,3 +1,4 @@
+use crate::device::DeviceError;
 use fitment_core::checkpoint::CheckpointError;
 
 /// Why an application stopped.
@@ -34,6 +35,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: fitment_math::Error,
+    },
+    /// The device that does the arithmetic cannot go on.
+    #[error("{tensor}")]
+    Device {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        #[source]
+        source: DeviceError,
     },
     /// A payload is damaged.
     #[error("{tensor}: its bit-exact change is damaged")]
@@ -86,6 +96,9 @@ impl Error {
             }
             Error::NotFinite { .. } => {
                 Some("a lower weight, or --dtype with more range (bfloat16, float32), may hold it")
+            }
+            Error::Device { source: DeviceError::OutOfMemory, .. } => {
+                Some("free some of its memory, or apply without --device")
             }
             _ => None,
         }

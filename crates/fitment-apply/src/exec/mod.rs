@@ -7,9 +7,11 @@ mod patch;
 mod restore;
 mod work;
 
+pub use compute::{Change, Factors, Piece, Rescale, Work, WorkOp, WorkShare, WorkStep};
 pub use digest::Mismatch;
 pub use error::Error;
 
+use crate::device::Device;
 use crate::plan::{Job, Plan};
 use digest::{Hasher, Verdicts};
 use fitment_core::checkpoint::{Checkpoint, CheckpointSink, OutputTensor};
@@ -47,11 +49,35 @@ pub fn execute(
     progress: &(dyn Fn(u64) + Sync),
     cancel: &AtomicBool,
 ) -> Result<Outcome, Error> {
+    run(plan, (base, sink, None), progress, cancel)
+}
+
+/// As [`execute`], with the arithmetic done by a device. The result may differ from that of [`execute`] in the last place.
+///
+/// # Errors
+/// Those of [`execute`], and [`Error::Device`].
+pub fn execute_on(
+    device: &dyn Device,
+    plan: &Plan<'_>,
+    (base, sink): (&dyn Checkpoint, &dyn CheckpointSink),
+    progress: &(dyn Fn(u64) + Sync),
+    cancel: &AtomicBool,
+) -> Result<Outcome, Error> {
+    run(plan, (base, sink, Some(device)), progress, cancel)
+}
+
+fn run(
+    plan: &Plan<'_>,
+    (base, sink, device): (&dyn Checkpoint, &dyn CheckpointSink, Option<&dyn Device>),
+    progress: &(dyn Fn(u64) + Sync),
+    cancel: &AtomicBool,
+) -> Result<Outcome, Error> {
     let stop = AtomicBool::new(false);
     let verdicts = Verdicts::default();
-    let context = Context { base, sink, progress, cancel, stop: &stop, verdicts: &verdicts };
+    let context = Context { base, sink, device, progress, cancel, stop: &stop, verdicts: &verdicts };
     let items = work::items(plan);
-    work::run(&items, &stop, |item, scratch| context.run(item, scratch))?;
+    let threads = device.map_or(usize::MAX, |device| device.in_flight().max(1));
+    work::run(&items, (&stop, threads), |item, scratch| context.run(item, scratch))?;
     let mismatches = verdicts.into_sorted(plan);
     let is_strict = |mismatch: &Mismatch| {
         let expected = plan.digests.get(&mismatch.target);
@@ -74,6 +100,8 @@ pub fn execute(
 struct Context<'c> {
     base: &'c dyn Checkpoint,
     sink: &'c dyn CheckpointSink,
+    /// Does the arithmetic, if not this crate.
+    device: Option<&'c dyn Device>,
     progress: &'c (dyn Fn(u64) + Sync),
     cancel: &'c AtomicBool,
     stop: &'c AtomicBool,

@@ -48,10 +48,10 @@ fn allows(plan: &Plan<'_>, expected: &[Expected]) -> bool {
     plan.allow_base_mismatch && expected.iter().all(|expected| expected.result.is_none())
 }
 
-/// Runs every item; threads take them in order. The error is that of the first failed item.
+/// Runs every item; at most `threads` threads take them in order. The error is that of the first failed item.
 pub(super) fn run<I: Sync>(
     items: &[I],
-    stop: &AtomicBool,
+    (stop, threads): (&AtomicBool, usize),
     work: impl Fn(&I, &mut Scratch) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
     let next = AtomicUsize::new(0);
@@ -71,21 +71,21 @@ pub(super) fn run<I: Sync>(
             }
         }
     };
-    on_all_cores(items.len(), &worker);
+    on_cores(threads.min(items.len()), &worker);
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 #[cfg(feature = "parallel")]
-fn on_all_cores(items: usize, worker: &(dyn Fn() + Sync)) {
+fn on_cores(most: usize, worker: &(dyn Fn() + Sync)) {
     rayon::scope(|scope| {
-        for _ in 0..rayon::current_num_threads().min(items) {
+        for _ in 0..rayon::current_num_threads().min(most) {
             scope.spawn(|_| worker());
         }
     });
 }
 
 #[cfg(not(feature = "parallel"))]
-fn on_all_cores(_items: usize, worker: &(dyn Fn() + Sync)) {
+fn on_cores(_most: usize, worker: &(dyn Fn() + Sync)) {
     worker();
 }

@@ -1,6 +1,7 @@
 //! Checkpoints in memory and tensors from numbers.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod generated;
 pub mod oracle;
 
 use fitment_apply::{Input, Options, Outcome, Plan, execute};
@@ -17,6 +18,9 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+
+/// The tensor that generated adapters change.
+pub const NAME: &str = "m.weight";
 
 /// Numbers as they are stored.
 pub fn bytes_of(dtype: Dtype, values: &[f64]) -> Vec<u8> {
@@ -227,4 +231,16 @@ pub fn remove(text: &str) -> Edit<'static> {
 
 pub fn config_edit(value: ConfigValue) -> Edit<'static> {
     Edit::Config(ConfigEdit { component: None, value, origin: Origin::default() })
+}
+
+/// The distance of two neighbours of `value` in a dtype.
+pub fn spacing(dtype: Dtype, value: f64) -> f64 {
+    let (digits, least) = match dtype {
+        Dtype::BF16 => (7, -126),
+        Dtype::F16 => (10, -14),
+        Dtype::F32 => (23, -126),
+        _ => (52, -1022),
+    };
+    let exponent = if value == 0.0 { least } else { (value.abs().log2().floor() as i32).max(least) };
+    2f64.powi(exponent - digits)
 }

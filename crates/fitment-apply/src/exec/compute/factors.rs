@@ -8,9 +8,10 @@ use fitment_core::tensor::Dtype;
 use fitment_math::Wide;
 use fitment_math::conv;
 use fitment_math::lowrank::{Factor, Pair};
-use fitment_math::ndarray::{Array2, ArrayView2, ArrayViewD, IxDyn};
+use fitment_math::ndarray::{Array2, ArrayView2, ArrayViewD, Axis, IxDyn, Slice};
 use fitment_math::round::Element;
 use fitment_math::round::decode;
+use std::ops::Range;
 
 /// Decoded numbers; f32 where it holds them exactly.
 enum Numbers {
@@ -18,11 +19,12 @@ enum Numbers {
     F64(Vec<f64>),
 }
 
-/// `s·up·down` of one step: `[rows, columns]` for each expert, in the stored orientation.
-pub(super) struct Factors {
+/// `s·up·down` of one step: a product `left·right` of extents `[rows, columns]` for each expert, in the orientation in which
+/// the tensor is stored.
+pub struct Factors {
     up: Numbers,
     down: Numbers,
-    pub(super) experts: usize,
+    experts: usize,
     out: usize,
     rank: usize,
     input: usize,
@@ -54,12 +56,43 @@ impl Factors {
         Ok(Self { up, down, experts, out, rank, input, transposed, scale })
     }
 
-    pub(super) fn rows(&self) -> usize {
+    /// How many products there are: of the rows of the slice, the first `rows` are the first one's, and so on.
+    pub fn experts(&self) -> usize {
+        self.experts
+    }
+
+    /// Rows of one product.
+    pub fn rows(&self) -> usize {
         if self.transposed { self.input } else { self.out }
     }
 
-    pub(super) fn columns(&self) -> usize {
+    /// Columns of one product.
+    pub fn columns(&self) -> usize {
         if self.transposed { self.out } else { self.input }
+    }
+
+    /// Extent over which a product sums.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// `s·left` of one expert, `[rows.len(), rank]`, row-major, each number rounded by `narrow`.
+    pub fn left<T>(&self, expert: usize, rows: Range<usize>, narrow: impl Fn(f64) -> T) -> Vec<T> {
+        let pair = match self.transposed {
+            false => self.up.matrix(expert, (self.out, self.rank)),
+            true => turned(self.down.matrix(expert, (self.rank, self.input))),
+        };
+        let scale = self.scale;
+        each(pair, rows, |number| narrow(number * scale))
+    }
+
+    /// `right` of one expert, `[rank, columns]`, row-major.
+    pub fn right<T>(&self, expert: usize, narrow: impl Fn(f64) -> T) -> Vec<T> {
+        let pair = match self.transposed {
+            false => self.down.matrix(expert, (self.rank, self.input)),
+            true => turned(self.up.matrix(expert, (self.out, self.rank))),
+        };
+        each(pair, 0..self.rank, narrow)
     }
 
     /// The factors of one expert.
@@ -90,6 +123,17 @@ impl Numbers {
             Numbers::F32(values) => ArrayView2::from_shape(shape, &values[range]).expect(known).into(),
             Numbers::F64(values) => ArrayView2::from_shape(shape, &values[range]).expect(known).into(),
         }
+    }
+}
+
+/// The numbers of some rows.
+fn each<T>(factor: Factor<'_>, rows: Range<usize>, narrow: impl Fn(f64) -> T) -> Vec<T> {
+    let rows = Slice::from(rows);
+    match factor {
+        Factor::F32(view) => {
+            view.slice_axis(Axis(0), rows).iter().map(|number| narrow(f64::from(*number))).collect()
+        }
+        Factor::F64(view) => view.slice_axis(Axis(0), rows).iter().map(|number| narrow(*number)).collect(),
     }
 }
 

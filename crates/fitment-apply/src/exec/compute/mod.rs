@@ -1,12 +1,20 @@
 //! Arithmetic on one tensor: decoded to f64, changed, rounded once.
 
+mod blocks;
+mod change;
 mod factors;
+mod lower;
 mod op;
 mod prepare;
+
+pub use change::{Change, Piece};
+pub use factors::Factors;
+pub use lower::{Rescale, Work, WorkOp, WorkShare, WorkStep};
 
 use super::digest::Hasher;
 use super::work::Item;
 use super::{Context, Error};
+use crate::device::DeviceError;
 use crate::plan::{Action, Compute};
 use fitment_core::checkpoint::OutputTensor;
 use fitment_core::model::LoraForm;
@@ -54,7 +62,10 @@ pub(super) fn run(
     };
     let len = usize::try_from(tensor.info.shape.elements()).map_err(|_| wrong("is too large".to_owned()))?;
     let pass = Pass { context, tensor, item, job, bytes: &bytes, source, target, len };
-    pass.run(&mut scratch.buffers, &mut scratch.bytes)
+    match context.device {
+        Some(device) => blocks::run(&pass, device, &mut scratch.bytes),
+        None => pass.run(&mut scratch.buffers, &mut scratch.bytes),
+    }
 }
 
 /// One tensor on its way through.
@@ -98,6 +109,11 @@ impl Pass<'_> {
             self.check_finite(start, out)?;
             self.context.write(self.tensor, start * size, out)?;
         }
+        self.finish(hasher)
+    }
+
+    /// Judges the base tensor by its digest, of which `hasher` has seen as much as the result is long.
+    fn finish(&self, mut hasher: Hasher) -> Result<(), Error> {
         // A result may be smaller than the base, which is bound as a whole.
         hasher.update(self.stored_block(self.len, usize::MAX));
         match &self.job.base {
@@ -206,6 +222,16 @@ impl Pass<'_> {
 
     fn wrong(&self, message: String) -> Error {
         Error::WrongPlan { tensor: self.tensor.name.clone(), message }
+    }
+
+    fn failed(&self, error: DeviceError) -> Error {
+        let tensor = || self.tensor.name.clone();
+        match error {
+            DeviceError::Arithmetic(source) => self.arithmetic(source),
+            DeviceError::OutOfMemory | DeviceError::Failed(_) => {
+                Error::Device { tensor: tensor(), source: error }
+            }
+        }
     }
 
     fn arithmetic(&self, source: fitment_math::Error) -> Error {

@@ -1,13 +1,11 @@
 //! Steps made ready: factors decoded, packed, and oriented as the tensor is stored.
 
-use crate::part::Part;
-use crate::plan::{Elements, Values};
+use super::change::Change;
 use crate::region::Region;
 use fitment_core::model::NormOf;
 use fitment_math::lowrank::LowRank;
 use fitment_math::ndarray::ArrayViewMut2;
-use fitment_math::round::{Element, decode};
-use fitment_math::{Error, dense, norm};
+use fitment_math::{Error, norm};
 
 /// What one adapter does to the tensor.
 pub(super) struct PreparedShare<'p> {
@@ -25,36 +23,8 @@ pub(super) struct PreparedStep<'p> {
 
 /// What happens to a contiguous run of `W`.
 pub(super) enum Op<'p> {
+    Change(Change<'p>),
     Product(Product),
-    Add {
-        factor: f64,
-        value: &'p Part<'p>,
-        element: Element,
-    },
-    Set {
-        values: &'p Values<'p>,
-        element: Element,
-    },
-    /// Positions of `W`, ascending, and their values.
-    Exceptions {
-        positions: &'p [u64],
-        value: &'p Part<'p>,
-        element: Element,
-    },
-    Put {
-        elements: &'p Elements<'p>,
-        element: Element,
-    },
-    Scatter {
-        factor: f64,
-        elements: &'p Elements<'p>,
-        element: Element,
-    },
-    /// All elements of the tensor anew.
-    Whole {
-        bytes: Vec<u8>,
-        element: Element,
-    },
     /// A product and DoRA's rescaling of the rows that it gives.
     Rows(Rows),
     /// A product and DoRA's rescaling of columns, whose norms a pass before this one took.
@@ -131,42 +101,8 @@ impl Op<'_> {
     /// Changes the elements of `W` from `position` on.
     fn apply(&self, position: usize, w: &mut [f64]) -> Result<(), Error> {
         match self {
+            Op::Change(change) => change.apply(position, w),
             Op::Product(product) => product.add(position, w),
-            Op::Add { factor, value, element } => add(*factor, (value, *element), position, w),
-            Op::Set { values, element } => {
-                let mut result = Ok(());
-                values.for_stretches(position..position + w.len(), |in_w, from| {
-                    let target = &mut w[in_w.start - position..in_w.end - position];
-                    let decoded = decode(*element, values.value.bits_at(from, target.len()), target);
-                    result = std::mem::replace(&mut result, Ok(())).and(decoded);
-                });
-                result
-            }
-            Op::Exceptions { positions, value, element } => {
-                let end = position + w.len();
-                let place = |at: &u64| usize::try_from(*at).unwrap_or(usize::MAX);
-                let from = positions.partition_point(|at| place(at) < position);
-                let inside = positions[from..].iter().map(place).zip(from..).take_while(|(at, _)| *at < end);
-                for (at, index) in inside {
-                    decode(*element, value.bits_at(index, 1), &mut w[at - position..][..1])?;
-                }
-                Ok(())
-            }
-            Op::Put { elements, element } => {
-                at_elements(elements, *element, position, w, |w, value| *w = value)
-            }
-            Op::Scatter { factor, elements, element } => {
-                let mut result = Ok(());
-                at_elements(elements, *element, position, w, |w, value| {
-                    let sum = dense::add_scaled(std::slice::from_mut(w), &[value], *factor);
-                    result = std::mem::replace(&mut result, Ok(())).and(sum);
-                })?;
-                result
-            }
-            Op::Whole { bytes, element } => {
-                let size = element.size();
-                decode(*element, &bytes[position * size..(position + w.len()) * size], w)
-            }
             Op::Rows(rows) => rows.apply(position, w),
             Op::Columns { product, factors } => {
                 product.add(position, w)?;
@@ -216,41 +152,4 @@ impl Rows {
         let magnitude = self.magnitude.get(first..first + rows).unwrap_or_default();
         norm::scale_rows(matrix, &norm::magnitude_factors(first, &norms, magnitude, self.eps)?)
     }
-}
-
-/// Calls `change` with the elements of `w`, a block from `position` on, that have a value.
-fn at_elements(
-    elements: &Elements<'_>,
-    element: Element,
-    position: usize,
-    w: &mut [f64],
-    mut change: impl FnMut(&mut f64, f64),
-) -> Result<(), Error> {
-    let mut result = Ok(());
-    elements.for_each_in(position..position + w.len(), |at, place| {
-        let mut value = [0.0];
-        let decoded = decode(element, elements.value.bits_at(place, 1), &mut value);
-        result = std::mem::replace(&mut result, Ok(())).and(decoded);
-        change(&mut w[at - position], value[0]);
-    });
-    result
-}
-
-/// Elements decoded at once beside a block.
-const CHUNK: usize = 1024;
-
-fn add(
-    factor: f64,
-    (value, element): (&Part<'_>, Element),
-    position: usize,
-    w: &mut [f64],
-) -> Result<(), Error> {
-    let known = value.elements().saturating_sub(position).min(w.len());
-    let mut delta = [0.0; CHUNK];
-    for (w, first) in w[..known].chunks_mut(CHUNK).zip((position..).step_by(CHUNK)) {
-        let delta = &mut delta[..w.len()];
-        decode(element, value.bits_at(first, delta.len()), delta)?;
-        dense::add_scaled(w, delta, factor)?;
-    }
-    Ok(())
 }

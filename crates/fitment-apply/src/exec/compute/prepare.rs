@@ -1,16 +1,14 @@
 //! From the plan's steps to operations.
 
-use super::super::restore;
-use super::factors::{Factors, decoded};
+use super::factors::Factors;
+use super::lower::{self, Rescale, WorkOp, WorkShare, WorkStep};
 use super::op::{Op, PreparedShare, PreparedStep, Product, Rows, on_w};
 use super::{BLOCK, Buffers, Error, Pass};
-use crate::plan::{Action, LowRank, Magnitude, Share, Step};
+use crate::plan::{Action, Step};
 use crate::region::Region;
 use fitment_core::model::{LoraForm, NormOf};
-use fitment_core::tensor::Dtype;
 use fitment_math::lowrank::{self, Pair};
 use fitment_math::norm::{self, ColumnNorms};
-use fitment_math::round::Element;
 
 /// The product of all steps, when nothing else happens to the tensor than low-rank updates of all of it: the common
 /// case, done in one pass from bytes to bytes.
@@ -43,7 +41,7 @@ pub(super) fn fast(pass: &Pass<'_>) -> Result<Option<Product>, Error> {
 /// The sum of factors that have the same extents.
 fn product(pass: &Pass<'_>, factors: &[Factors]) -> Result<Product, Error> {
     let first = factors.first().ok_or_else(|| pass.wrong("no factors".to_owned()))?;
-    let experts = (0..first.experts).map(|expert| {
+    let experts = (0..first.experts()).map(|expert| {
         let pairs: Vec<Pair<'_>> = factors.iter().map(|factors| factors.pair(expert)).collect();
         lowrank::LowRank::new(&pairs).map_err(|error| pass.arithmetic(error))
     });
@@ -51,61 +49,27 @@ fn product(pass: &Pass<'_>, factors: &[Factors]) -> Result<Product, Error> {
 }
 
 pub(super) fn shares<'p>(pass: &Pass<'p>, buffers: &mut Buffers) -> Result<Vec<PreparedShare<'p>>, Error> {
-    pass.job.shares.iter().map(|share| prepare(pass, share, buffers)).collect()
+    lower::shares(pass)?.into_iter().map(|share| prepare(pass, share, buffers)).collect()
 }
 
 fn prepare<'p>(
     pass: &Pass<'p>,
-    share: &'p Share<'p>,
+    share: WorkShare<'p>,
     buffers: &mut Buffers,
 ) -> Result<PreparedShare<'p>, Error> {
-    let additive = share.is_additive();
-    let strength = if additive { share.weight } else { 1.0 };
     let mut steps = Vec::new();
-    for step in &share.steps {
-        let region = &step.region;
-        match &step.action {
-            Action::Add(dense) => {
-                let element = element_of(pass, dense.value.dtype)?;
-                let op = Op::Add { factor: strength * dense.scale, value: &dense.value, element };
-                steps.push(PreparedStep { region, op });
-                if let Some((positions, value)) = &dense.exceptions {
-                    let element = element_of(pass, value.dtype)?;
-                    steps.push(PreparedStep { region, op: Op::Exceptions { positions, value, element } });
-                }
+    for WorkStep { region, op } in share.steps {
+        let op = match op {
+            WorkOp::Change(change) => Op::Change(change),
+            WorkOp::Product(factors) => Op::Product(product(pass, &[factors])?),
+            WorkOp::Rescaled(factors, rescale) => {
+                let product = product(pass, &[factors])?;
+                rescaled(pass, (&steps, region), (product, rescale), buffers)?
             }
-            Action::Set(values) => {
-                let element = element_of(pass, values.value.dtype)?;
-                steps.push(PreparedStep { region, op: Op::Set { values, element } });
-            }
-            Action::Put(elements) => {
-                let element = element_of(pass, elements.value.dtype)?;
-                steps.push(PreparedStep { region, op: Op::Put { elements, element } });
-            }
-            Action::Scatter { scale, elements } => {
-                let element = element_of(pass, elements.value.dtype)?;
-                let op = Op::Scatter { factor: strength * scale, elements, element };
-                steps.push(PreparedStep { region, op });
-            }
-            Action::Restore(change) => {
-                let bytes = restore::whole(pass, change)?;
-                steps.push(PreparedStep { region, op: Op::Whole { bytes, element: pass.source } });
-            }
-            Action::LowRank(edit) => {
-                let product = product(pass, &[Factors::new(pass, edit, strength)?])?;
-                let op = match &edit.magnitude {
-                    None => Op::Product(product),
-                    Some(magnitude) => rescaled(pass, (&steps, region), (product, edit, magnitude), buffers)?,
-                };
-                steps.push(PreparedStep { region, op });
-            }
-        }
+        };
+        steps.push(PreparedStep { region, op });
     }
-    Ok(PreparedShare { weight: share.weight, additive, steps })
-}
-
-fn element_of(pass: &Pass<'_>, dtype: Dtype) -> Result<Element, Error> {
-    Element::of(dtype).ok_or_else(|| pass.wrong(format!("{dtype} has no arithmetic")))
+    Ok(PreparedShare { weight: share.weight, additive: share.additive, steps })
 }
 
 /// A product with DoRA's magnitude: rows have their norm at hand, columns take a pass over the whole tensor, with the
@@ -113,19 +77,18 @@ fn element_of(pass: &Pass<'_>, dtype: Dtype) -> Result<Element, Error> {
 fn rescaled<'p>(
     pass: &Pass<'p>,
     (before, region): (&[PreparedStep<'p>], &Region),
-    (product, edit, magnitude): (Product, &LowRank<'_>, &Magnitude<'_>),
+    (product, rescale): (Product, Rescale),
     buffers: &mut Buffers,
 ) -> Result<Op<'p>, Error> {
-    let (norm_of, eps) = (magnitude.norm_of, magnitude.eps);
-    let wanted: Vec<f64> = decoded(pass, &magnitude.value)?;
-    let keeps_rows = (magnitude.axis == 0) != edit.transposed;
+    let Rescale { magnitude, keeps_rows, norm_of, eps } = rescale;
     if keeps_rows {
-        return Ok(Op::Rows(Rows { product, magnitude: wanted, norm_of, eps }));
+        return Ok(Op::Rows(Rows { product, magnitude, norm_of, eps }));
     }
-    let group = product.columns.checked_div(wanted.len()).unwrap_or(0);
+    let group = product.columns.checked_div(magnitude.len()).unwrap_or(0);
     let norms = ColumnNorms::new(product.columns, group).map_err(|error| pass.arithmetic(error))?;
     let norms = column_norms(pass, (before, region), (&product, norms, norm_of), buffers)?;
-    let factors = norm::magnitude_factors(0, &norms, &wanted, eps).map_err(|error| pass.arithmetic(error))?;
+    let factors =
+        norm::magnitude_factors(0, &norms, &magnitude, eps).map_err(|error| pass.arithmetic(error))?;
     Ok(Op::Columns { product, factors })
 }
 
