@@ -224,3 +224,30 @@ fn a_base_cut_short_is_one_clear_line() {
         assert_untouched(root);
     }
 }
+
+/// Into another format a Fitment file is written while its digests are still computed: they decide whether the output appears.
+#[test]
+fn a_flipped_bit_in_an_adapter_is_found_before_its_conversion_appears() {
+    let folder = scratch();
+    let root = folder.path();
+    prepare(root);
+    let path = root.join("adapter.safetensors");
+    let convert = |to: &str, out: &str| {
+        let mut command = fitment();
+        command.current_dir(root).args(["convert", "adapter.safetensors", "--to", to, "-o", out]);
+        command.output().unwrap()
+    };
+    let sound = convert("peft", "out");
+    assert!(sound.status.success(), "{}", stderr(&sound));
+    fs::remove_dir_all(root.join("out")).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    for (to, out) in [("peft", "out"), ("mlx", "out"), ("fitment", "out.safetensors")] {
+        let output = convert(to, out);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{to}: {text}");
+        assert!(text.contains("M014") && text.contains("adapter.safetensors"), "{to}: {text}");
+        assert_untouched(root);
+    }
+}

@@ -4,19 +4,25 @@ use super::open::{self, How};
 use crate::args::Convert;
 use crate::console::{Console, Exit, Failure, Run};
 use anyhow::anyhow;
-use fitment_convert::{Converted, FormatId, Loss, OutputFile, Preset, WriteOptions, Written};
+use fitment_convert::{Converted, Files, FormatId, Loss, OutputFile, Preset, WriteOptions, Written};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::{Adapter, Draft, Finding, Severity};
-use fitment_io::FolderFile;
+use fitment_io::{AdapterFiles, FolderFile};
 use serde_json::json;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 
 pub(crate) fn run(args: &Convert, console: Console) -> Run {
     let to = open::format(&args.to)?;
     let files = open::files(&args.src)?;
     let base = args.base.as_deref().map(open::base).transpose()?;
     let base = base.as_ref().map(|base| base as &dyn Checkpoint);
+    // Into another format, digests are checked while it is written, and decide before it appears.
+    let is_fitment = args.from.is_none() && open::detected(&files) == Some(FormatId::Fitment);
+    let unverified = is_fitment && base.is_none() && to != FormatId::Fitment;
     let how = How {
+        unverified,
         from: args.from.as_deref(),
         adapter: args.adapter.as_deref(),
         base,
@@ -49,7 +55,7 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
     }
     open::refuse_loss(&losses, args.allow_loss)?;
     refuse_warnings(&findings, args.strict)?;
-    save(&output, args, to, &form)?;
+    verified(&files, unverified, args, &|check| save(&output, args, to, &form, check))?;
     let done = Done { from, to, output: &output, adapter: &adapter, losses: &losses, findings: &findings };
     report(args, &done, console)?;
     Ok(Exit::Done)
@@ -91,7 +97,45 @@ fn output_path(args: &Convert, to: FormatId) -> Result<PathBuf, Failure> {
     }
 }
 
-fn save(output: &Path, args: &Convert, to: FormatId, form: &Form<'_>) -> Result<(), Failure> {
+/// What the last piece of an output waits for before it counts as written.
+type Check<'c> = &'c (dyn Fn() -> Result<(), Box<dyn std::error::Error + Send + Sync>> + 'c);
+
+/// Writes, and beside it looks at the values of a Fitment file that was read without.
+fn verified(
+    files: &AdapterFiles,
+    unverified: bool,
+    args: &Convert,
+    write: &dyn Fn(Check<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if !unverified {
+        return write(&|| Ok(()));
+    }
+    let blobs: Files<'_> = files.iter().collect();
+    let damage = Cell::new(None);
+    let written = std::thread::scope(|scope| {
+        let verdict = Cell::new(Some(scope.spawn(|| fitment_convert::verify(&blobs))));
+        write(&|| match verdict.take().map(ScopedJoinHandle::join) {
+            Some(Ok(Err(error))) => {
+                damage.set(Some(error));
+                Err("the source is damaged".into())
+            }
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            Some(Ok(Ok(()))) | None => Ok(()),
+        })
+    });
+    match damage.take() {
+        Some(error) => Err(open::of_convert(error, &args.src)),
+        None => written,
+    }
+}
+
+fn save(
+    output: &Path,
+    args: &Convert,
+    to: FormatId,
+    form: &Form<'_>,
+    check: Check<'_>,
+) -> Result<(), Failure> {
     // Binding or repairing a Fitment file in its own place loses nothing: the one input that may be replaced.
     let in_place = args.src.is_file() && output.canonicalize().ok() == args.src.canonicalize().ok();
     let inputs: &[&Path] = if in_place { &[] } else { &[&args.src] };
@@ -105,11 +149,18 @@ fn save(output: &Path, args: &Convert, to: FormatId, form: &Form<'_>) -> Result<
             return Err(Failure::from(anyhow!("the {to} writer gave {} files", written.files.len())));
         };
         return fitment_io::write_file_atomic(output, file.byte_len(), placing, &|out| {
-            Ok(file.write_to(out)?)
+            file.write_to(out)?;
+            check()
         })
         .map_err(open::of_io);
     }
-    let files: Vec<FolderFile<'_>> = written.files.iter().map(folder_file).collect();
+    let mut files: Vec<FolderFile<'_>> = written.files.iter().map(folder_file).collect();
+    if let (Some(last), Some(file)) = (files.last_mut(), written.files.last()) {
+        last.write = Box::new(move |out| {
+            file.write_to(out)?;
+            check()
+        });
+    }
     fitment_io::write_folder_atomic(output, &files, placing).map_err(open::of_io)
 }
 

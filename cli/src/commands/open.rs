@@ -17,6 +17,8 @@ pub(crate) struct How<'h> {
     pub(crate) base: Option<&'h dyn Checkpoint>,
     pub(crate) base_name: Option<&'h str>,
     pub(crate) keep_files: bool,
+    /// Of a Fitment file, leave the values for later.
+    pub(crate) unverified: bool,
     /// Fit what the base has fused, or apart, to it; with the order of rows where that is said.
     pub(crate) refit: bool,
     pub(crate) qkv_rows: Option<&'h str>,
@@ -120,6 +122,7 @@ pub(crate) fn adapter<'a>(
         base_name: how.base_name,
         keep_files: how.keep_files,
         adapter_name: how.adapter,
+        unverified: how.unverified,
         refit: how.refit,
         qkv_rows: how.qkv_rows.and_then(|name| name.parse().ok()),
         ..how.said.options()

@@ -115,7 +115,7 @@ pub use loss::Loss;
 pub use pass::fold;
 pub use pass::refit::{NoSuchRows, QkvRows};
 pub use pickles::torch_findings;
-pub use read::{Converted, ReadOptions, check_options, read};
+pub use read::{Converted, ReadOptions, check_options, read, verify};
 pub use write::{Preset, WriteOptions, Written, write};
 
 /// PyTorch weight files, which some formats hold.

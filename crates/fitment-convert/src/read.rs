@@ -32,6 +32,8 @@ pub struct ReadOptions<'o> {
     pub moe_layout: Option<&'o str>,
     /// In which order the columns of `lora_B` of experts stand: `rank-major` or `expert-major`.
     pub moe_b_layout: Option<&'o str>,
+    /// Of a Fitment file, the values are not looked at: [`verify()`] does that, while something else is done.
+    pub unverified: bool,
     /// Where the base has the adapter's linear layers fused with others, or apart: what is of them becomes what the base has.
     pub refit: bool,
     /// In which order a fused projection has the rows of queries, keys and values, where no config says it.
@@ -66,6 +68,7 @@ impl fmt::Debug for ReadOptions<'_> {
             .field("alpha", &self.alpha)
             .field("moe_layout", &self.moe_layout)
             .field("moe_b_layout", &self.moe_b_layout)
+            .field("unverified", &self.unverified)
             .field("refit", &self.refit)
             .field("qkv_rows", &self.qkv_rows)
             .finish()
@@ -108,6 +111,15 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         }),
         (result, _) => result,
     }
+}
+
+/// Looks at the values of a Fitment file that was read with [`ReadOptions::unverified`]: every digest, the content id, and whether the
+/// weights are numbers.
+///
+/// # Errors
+/// [`Error::Malformed`], as reading it would have given.
+pub fn verify(files: &Files<'_>) -> Result<(), Error> {
+    crate::fitment::verify(files)
 }
 
 /// Whether a format has a use for every option that says something.

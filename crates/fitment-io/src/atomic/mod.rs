@@ -43,9 +43,12 @@ pub fn write_file_atomic(
     let place = Place::file(target, force, inputs)?;
     place.check_space(len)?;
     let (staging, file) = Staging::file(place)?;
-    write_content(staging.path(), &file, write)?;
+    write_content(staging.path(), file, write)?;
     staging.commit()
 }
+
+/// Bytes after which the disk is told to go on.
+const STEP: u64 = 8 << 20;
 
 /// Takes bytes that belong at a place in a file, from any thread.
 pub type PieceSink<'s> = dyn Fn(u64, &[u8]) -> std::io::Result<()> + Sync + 's;
@@ -64,8 +67,6 @@ pub fn write_pieces_atomic(
     (force, inputs): (bool, &[&Path]),
     write: &WritePieces<'_>,
 ) -> Result<()> {
-    /// Bytes after which the disk is told to go on.
-    const STEP: u64 = 8 << 20;
     let place = Place::file(target, force, inputs)?;
     place.check_space(len)?;
     let (staging, file) = Staging::file(place)?;
@@ -106,13 +107,15 @@ pub fn write_folder_atomic(target: &Path, files: &[FolderFile<'_>], placing: (bo
     for file in files {
         let path = below(staging.path(), &file.path)?;
         let opened = create_new(&path)?;
-        write_content(&path, &opened, &*file.write)?;
+        write_content(&path, opened, &*file.write)?;
     }
     staging.commit()
 }
 
-fn write_content(path: &Path, file: &File, write: &WriteContent<'_>) -> Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, Remembering { file, failure: None });
+fn write_content(path: &Path, file: File, write: &WriteContent<'_>) -> Result<()> {
+    let (file, write_back) = (Arc::new(file), WriteBack::start());
+    let remembering = Remembering { file: &file, write_back: &write_back, written: 0, failure: None };
+    let mut out = BufWriter::with_capacity(1 << 20, remembering);
     if let Err(source) = write(&mut out) {
         return Err(match out.get_mut().failure.take() {
             Some(failure) => Error::io(path, "write")(failure),
@@ -125,23 +128,34 @@ fn write_content(path: &Path, file: &File, write: &WriteContent<'_>) -> Result<(
 }
 
 /// A file that keeps the reason why it took no more: the writer of a content wraps it in errors of its own, and a full disk
-/// would no longer be told from content that cannot be made.
+/// would no longer be told from content that cannot be made. The disk begins to write before it has all.
 struct Remembering<'f> {
-    file: &'f File,
+    file: &'f Arc<File>,
+    write_back: &'f WriteBack,
+    written: u64,
     failure: Option<std::io::Error>,
 }
 
 impl Write for Remembering<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut file = self.file;
-        let written = file.write(bytes);
+        // In steps, so that one large tensor does not come as a whole.
+        let step = bytes.len().min(usize::try_from(STEP).unwrap_or(bytes.len()));
+        let mut file = &**self.file;
+        let written = file.write(&bytes[..step]);
         let failure = written.as_ref().err().filter(|error| error.kind() != std::io::ErrorKind::Interrupted);
         self.failure = failure.and_then(std::io::Error::raw_os_error).map(std::io::Error::from_raw_os_error);
+        if let Ok(written) = &written {
+            let before = self.written;
+            self.written += *written as u64;
+            if before / STEP != self.written / STEP {
+                self.write_back.request(self.file);
+            }
+        }
         written
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        let mut file = self.file;
+        let mut file = &**self.file;
         file.flush()
     }
 }
