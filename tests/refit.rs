@@ -7,7 +7,9 @@ use fitment_convert::{
 };
 use fitment_core::Adapter;
 use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint};
+use fitment_core::container::write_container;
 use fitment_core::model::Edit;
+use fitment_core::tensor::{Shape, Tensor};
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_tests::compare::distance;
 use fitment_tests::place::fixture;
@@ -136,7 +138,7 @@ fn there_and_back_the_factors_are_the_same() {
         let by_name = |adapter: &Adapter<'_>| -> BTreeMap<String, (Vec<u8>, Vec<u8>, f64)> {
             let lora = |edit: &Edit<'_>| match edit {
                 Edit::Lora(lora) => {
-                    let bytes = |tensor: &fitment_core::tensor::Tensor<'_>| tensor.bytes().to_vec();
+                    let bytes = |tensor: &Tensor<'_>| tensor.bytes().to_vec();
                     Some((lora.target.label(), (bytes(&lora.up), bytes(&lora.down), lora.scale)))
                 }
                 _ => None,
@@ -265,4 +267,78 @@ fn mlx_gets_whole_modules() {
         let again = read(&files, &options(&base)).unwrap().adapter;
         assert_merged(name, &applied(&again, &base), &base);
     }
+}
+
+/// The base of a case with the experts of each layer in one tensor, as transformers 5 has them in memory.
+fn stacked(base: &CheckpointDir) -> Vec<u8> {
+    let mut tensors: BTreeMap<String, (Vec<u64>, fitment_core::tensor::Dtype, Vec<u8>)> = BTreeMap::new();
+    for (name, info) in base.tensors() {
+        let bytes = base.read(name).unwrap().into_owned();
+        let Some((block, rest)) = name.split_once(".block_sparse_moe.experts.") else {
+            tensors.insert(name.clone(), (info.shape.dims().to_vec(), info.dtype, bytes));
+            continue;
+        };
+        if rest.starts_with("0.w1") {
+            let matrix = |expert: u64, word: &str| {
+                let name = format!("{block}.block_sparse_moe.experts.{expert}.{word}.weight");
+                base.tensors()
+                    .get(&name)
+                    .map(|info| (info.shape.dims().to_vec(), base.read(&name).unwrap().into_owned()))
+            };
+            let count = (0..).take_while(|expert| matrix(*expert, "w1").is_some()).count() as u64;
+            for (stack, words) in [("gate_up_proj", &["w1", "w3"][..]), ("down_proj", &["w2"])] {
+                let (dims, _) = matrix(0, words[0]).unwrap();
+                let all = (0..count)
+                    .flat_map(|expert| words.iter().flat_map(move |word| matrix(expert, word).unwrap().1));
+                let dims = vec![count, dims[0] * words.len() as u64, dims[1]];
+                tensors.insert(format!("{block}.mlp.experts.{stack}"), (dims, info.dtype, all.collect()));
+            }
+        }
+    }
+    let tensors: Vec<(String, Tensor<'_>)> = tensors
+        .into_iter()
+        .map(|(name, (dims, dtype, bytes))| {
+            (name, Tensor::owned(dtype, Shape::new(&dims).unwrap(), bytes).unwrap())
+        })
+        .collect();
+    let mut file = Vec::new();
+    write_container(&BTreeMap::new(), tensors.iter().map(|(name, tensor)| (name.clone(), tensor)), &mut file)
+        .unwrap();
+    file
+}
+
+/// Experts that an adapter has each by itself, on a base that has them in one tensor.
+#[test]
+fn single_experts_are_fitted_to_a_stack() {
+    let case = fixture("peft/experts_each");
+    let own = CheckpointDir::open(&case.join("base"), Access::Map).unwrap();
+    let bytes = stacked(&own);
+    let stack = MemoryCheckpoint::new(&bytes, own.config().cloned()).unwrap();
+    let files = AdapterFiles::load(&case.join("adapter")).unwrap();
+    let was = read(&files.iter().collect(), &options(&own)).unwrap().adapter;
+    let fitted = refit(&files, &stack, None).unwrap();
+    assert!(!fitted.losses.iter().any(Loss::changes_function), "{:?}", fitted.losses);
+    let (wanted, found) = (applied(&was, &own), applied(&fitted.adapter, &stack));
+    let mut compared = 0;
+    for (name, tensor) in &wanted {
+        let Some((block, rest)) = name.split_once(".block_sparse_moe.experts.") else { continue };
+        let (expert, word) = rest.split_once('.').unwrap();
+        let (name, part, parts) = match word {
+            "w1.weight" => ("gate_up_proj", 0, 2),
+            "w3.weight" => ("gate_up_proj", 1, 2),
+            _ => ("down_proj", 0, 1),
+        };
+        let whole = &found[&format!("{block}.mlp.experts.{name}")];
+        let start = (expert.parse::<usize>().unwrap() * parts + part) * tensor.len();
+        assert!(whole[start..start + tensor.len()] == tensor[..], "{name} of {expert}");
+        compared += 1;
+    }
+    assert!(compared >= 9 && wanted.values().len() > compared);
+    // PEFT has such a stack under `target_parameters`.
+    let written = write(&fitted.adapter, FormatId::Peft, &WriteOptions::on(Some(&stack))).unwrap();
+    assert!(!written.losses.iter().any(Loss::changes_function), "{:?}", written.losses);
+    let folder = memory(&written.files);
+    let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+    let again = read(&files, &options(&stack)).unwrap().adapter;
+    assert!(applied(&again, &stack) == found);
 }

@@ -82,7 +82,7 @@ impl Stacks {
     }
 
     /// The bundle of a part, by the stack's name.
-    fn bundle(&self, stack: &str, part: Part) -> Option<String> {
+    pub(crate) fn bundle(&self, stack: &str, part: Part) -> Option<String> {
         let (module, _) = stack.rsplit_once('.')?;
         let words: &Words = if self.sparse_blocks { &WORDS[1] } else { &WORDS[0] };
         let module = match module.strip_suffix(".mlp.experts").filter(|_| self.sparse_blocks) {

@@ -1,10 +1,11 @@
 //! An adapter on a base that has the same linear layers fused, or apart: `qkv_proj` against `q_proj`, `k_proj` and `v_proj`,
-//! `gate_up_proj` against `gate_proj` and `up_proj`.
+//! `gate_up_proj` against `gate_proj` and `up_proj`; or the experts of a layer in one tensor, which the adapter has each by itself.
 //!
 //! The adapter is read on a [`View`] of the base under the names that it has. What it then changes of a part becomes a change of a slice
 //! of the whole; what it changes of a whole comes apart by rows. Nothing is computed: rows of factors are taken, and what a part does
 //! not get of a low-rank update, because its rows there are zero, is left out.
 
+mod experts;
 mod fusing;
 mod moved;
 mod view;

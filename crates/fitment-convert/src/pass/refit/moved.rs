@@ -1,7 +1,7 @@
 //! Edits of what a base has in another form, as edits of what it has.
 
-use super::loss;
 use super::view::{Made, Part, View};
+use super::{experts, loss};
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::pass::gather::gathered;
@@ -26,19 +26,25 @@ pub(super) fn moved(adapter: &mut Adapter<'_>, view: &View<'_>) -> Result<Vec<Lo
             continue;
         };
         let new = match made {
+            Made::Part(Part { expert: Some(_), .. }) => vec![edit.clone()],
             Made::Part(part) => vec![onto_slice(&edit, part, view)?],
             Made::Whole(parts) => into_parts(&edit, parts)?,
         };
         let to = match made {
+            // A stack is a parameter of its module, without a further word.
+            Made::Part(Part { name, expert: Some(_), .. }) => {
+                name.rsplit('.').next().unwrap_or(name).to_owned()
+            }
             Made::Part(part) => word(&part.name).to_owned(),
             Made::Whole(parts) => parts.iter().map(|part| word(&part.name)).collect::<Vec<_>>().join(", "),
         };
         *counts.entry((word(name.as_deref().unwrap_or_default()).to_owned(), to)).or_default() += 1;
         edits.extend(new);
     }
-    adapter.edits = edits;
+    let mut losses = losses(counts);
+    adapter.edits = experts::stacked_again(edits, view, &mut losses)?;
     adapter.base.tensors.retain(|tensor| view.made(tensor.name.as_str()).is_none());
-    Ok(losses(counts))
+    Ok(losses)
 }
 
 /// One line for each form: `q_proj, k_proj, v_proj` of `qkv_proj`.
@@ -61,7 +67,7 @@ fn word(name: &str) -> &str {
     module.rsplit('.').next().unwrap_or(module)
 }
 
-fn refused(edit: &Edit<'_>, to: &str, reason: &str) -> Error {
+pub(super) fn refused(edit: &Edit<'_>, to: &str, reason: &str) -> Error {
     Error::Unsupported {
         what: format!("{} of {}", edit.kind(), edit.label().unwrap_or_default()),
         reason: format!("{reason}, and the base has {to} instead"),
@@ -71,7 +77,7 @@ fn refused(edit: &Edit<'_>, to: &str, reason: &str) -> Error {
 
 const WHOLE_ONLY: &str = "such a change is of a whole tensor";
 
-fn renamed(target: &Target, name: &str) -> Option<Target> {
+pub(super) fn renamed(target: &Target, name: &str) -> Option<Target> {
     let is_plain = target.slice.is_empty() && target.experts.is_none();
     let name = TensorName::new(name).ok()?;
     is_plain.then(|| Target { name, ..target.clone() })
@@ -82,14 +88,8 @@ fn onto_slice<'a>(edit: &Edit<'a>, part: &Part, view: &View<'_>) -> Result<Edit<
     let refuse = |reason| refused(edit, &part.name, reason);
     let target = edit.target().and_then(|target| renamed(target, &part.name));
     let mut target = target.ok_or_else(|| refuse(WHOLE_ONLY))?;
-    let range = |range: &std::ops::Range<u64>| IndexRange { start: range.start, end: range.end, step: 1 };
-    let axis = u64::from(part.transposed);
     let whole = view.info(&part.name).ok_or_else(|| refuse(WHOLE_ONLY))?;
-    let count: u64 = part.rows.iter().map(|range| range.end - range.start).sum();
-    // Of a head of its own, a part may be all of the whole.
-    if whole.shape.dims().get(usize::from(part.transposed)) != Some(&count) {
-        target.slice = vec![AxisSlice { axis, ranges: joined(part.rows.iter().map(range)) }];
-    }
+    target.slice = slice(part, whole.shape.dims());
     let value = |value: &Tensor<'a>| match part.transposed && value.dims().len() == 2 {
         true => value.transposed(),
         false => Some(value.clone()),
@@ -115,12 +115,23 @@ fn onto_slice<'a>(edit: &Edit<'a>, part: &Part, view: &View<'_>) -> Result<Edit<
     })
 }
 
+/// The slice of the whole that a part is; none where it is all rows.
+pub(super) fn slice(part: &Part, dims: &[u64]) -> Vec<AxisSlice> {
+    let count: u64 = part.rows.iter().map(IndexRange::len).sum();
+    match dims.get(part.axis()) == Some(&count) {
+        true => Vec::new(),
+        false => vec![AxisSlice { axis: part.axis() as u64, ranges: joined(part.rows.iter().copied()) }],
+    }
+}
+
 /// Ranges that follow each other as one.
 fn joined(ranges: impl Iterator<Item = IndexRange>) -> Vec<IndexRange> {
     let mut all: Vec<IndexRange> = Vec::new();
     for range in ranges {
         match all.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
+            Some(last) if last.end == range.start && (last.step, range.step) == (1, 1) => {
+                last.end = range.end
+            }
             _ => all.push(range),
         }
     }

@@ -3,8 +3,12 @@
 use super::fusing::{FUSINGS, Fusing, QkvRows, Rows, heads, places, qkv_rows, sizes};
 use crate::conv1d::is_conv1d;
 use crate::error::Error;
+use crate::pass::experts::{Part as OfExpert, parts};
 use crate::pass::gather::gathered;
+use crate::pass::stacks::Stacks;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
+use fitment_core::limits::MAX_EXPERTS;
+use fitment_core::model::IndexRange;
 use fitment_core::tensor::{Bytes, Shape, Tensor};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -36,15 +40,22 @@ pub(super) struct Part {
     /// The tensor of the base: the whole for a part, the part for a whole.
     pub(super) name: String,
     /// The rows of the whole, in the order of those of the part.
-    pub(super) rows: Vec<Range<u64>>,
+    pub(super) rows: Vec<IndexRange>,
     /// The base's tensor is stored `[in, out]`.
     pub(super) transposed: bool,
+    /// Of a stack of experts, which of them.
+    pub(super) expert: Option<u64>,
 }
 
 impl Part {
     /// The rows as indices.
     pub(super) fn indices(&self) -> Option<Vec<usize>> {
-        self.rows.iter().cloned().flatten().map(|row| usize::try_from(row).ok()).collect()
+        self.rows.iter().flat_map(IndexRange::indices).map(|row| usize::try_from(row).ok()).collect()
+    }
+
+    /// The axis of the base's tensor that has its rows.
+    pub(super) fn axis(&self) -> usize {
+        usize::from(self.transposed) + usize::from(self.expert.is_some())
     }
 }
 
@@ -70,7 +81,9 @@ impl<'b> View<'b> {
     pub(super) fn of(base: &'b dyn Checkpoint, said: Option<QkvRows>) -> Self {
         let tensors = base.tensors().clone();
         let mut view = View { base, tensors, made: BTreeMap::new(), undecided: BTreeMap::new() };
+        let stacks = Stacks::of(base.config());
         for name in base.tensors().keys() {
+            view.take_experts(name, &stacks);
             let Some(names) = split(name) else { continue };
             for fusing in FUSINGS {
                 if fusing.wholes.contains(&names.1) {
@@ -167,9 +180,34 @@ impl<'b> View<'b> {
                 // Made as a linear layer's, whatever the whole is.
                 dims.extend(info.shape.dims().get(1 - axis).filter(|_| info.shape.dims().len() == 2));
                 let Ok(shape) = Shape::new(&dims) else { continue };
-                let part_of = Part { name: name.clone(), rows: rows.clone(), transposed };
+                let part_of = Part { name: name.clone(), rows: indices(rows), transposed, expert: None };
                 let made = TensorInfo { dtype: info.dtype, shape };
                 self.add(named(path, part, parameter), made, Made::Part(part_of));
+            }
+        }
+    }
+
+    /// The matrices of each expert of a stack, as models of transformers 4 call them.
+    fn take_experts(&mut self, name: &str, stacks: &Stacks) {
+        let Some(info) = self.base.tensors().get(name).cloned() else { return };
+        let parts = parts(name.rsplit('.').next().unwrap_or(name));
+        let &[experts, first, second] = info.shape.dims() else { return };
+        if parts.is_empty() || experts > MAX_EXPERTS {
+            return;
+        }
+        let transposed = stacks.is_stored_transposed(parts == [OfExpert::Down], first, second);
+        let (all, inputs) = if transposed { (second, first) } else { (first, second) };
+        for (at, part) in parts.iter().enumerate() {
+            let outputs = stacks.outputs(at as u64, parts.len() as u64, all);
+            let (Some((start, end, step)), Some(bundle)) = (outputs, stacks.bundle(name, *part)) else {
+                continue;
+            };
+            let rows = IndexRange { start, end, step };
+            let Ok(shape) = Shape::new(&[rows.len(), inputs]) else { continue };
+            for expert in 0..experts {
+                let part = Part { name: name.to_owned(), rows: vec![rows], transposed, expert: Some(expert) };
+                let made = TensorInfo { dtype: info.dtype, shape: shape.clone() };
+                self.add(bundle.replacen("{e}", &expert.to_string(), 1), made, Made::Part(part));
             }
         }
     }
@@ -219,8 +257,9 @@ impl<'b> View<'b> {
             };
             let part = |(name, rows): (&String, Vec<Range<u64>>)| Part {
                 name: name.clone(),
-                rows,
+                rows: indices(&rows),
                 transposed: false,
+                expert: None,
             };
             let parts = names.iter().zip(found).map(part).collect();
             self.add(named(path, whole, parameter), TensorInfo { dtype, shape }, Made::Whole(parts));
@@ -240,6 +279,10 @@ impl<'b> View<'b> {
         match made {
             Made::Part(part) => {
                 let whole = self.tensor(&part.name)?;
+                let whole = match part.expert {
+                    Some(expert) => whole.at(expert).ok_or_else(|| unfit(name))?,
+                    None => whole,
+                };
                 let axis = usize::from(part.transposed);
                 let rows: Option<Vec<_>> = part.indices().map(|rows| rows.into_iter().map(Some).collect());
                 let taken = rows.and_then(|rows| gathered(&whole, axis, &rows)).ok_or_else(|| unfit(name))?;
@@ -266,6 +309,10 @@ impl<'b> View<'b> {
             }
         }
     }
+}
+
+fn indices(ranges: &[Range<u64>]) -> Vec<IndexRange> {
+    ranges.iter().map(|range| IndexRange { start: range.start, end: range.end, step: 1 }).collect()
 }
 
 fn unfit(name: &str) -> CheckpointError {
