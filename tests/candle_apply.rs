@@ -1,5 +1,6 @@
 //! `apply --device`: every fixture with a base, through candle's processor device, against the program's own arithmetic.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::print_stdout, reason = "how far results are apart is part of the report")]
 
 use fitment_apply::{Input, Options, Plan, execute, execute_on};
 use fitment_candle::apply::Applier;

@@ -75,6 +75,13 @@ impl Region {
         self.dims.iter().zip(&self.axes).map(extent).collect()
     }
 
+    /// The indices of an axis that `W` has, ascending; `None` for all of them.
+    pub fn indices(&self, axis: usize) -> Option<Vec<u64>> {
+        let ranges = self.axes.get(axis)?.as_ref()?;
+        let each = |(range, _): &(IndexRange, u64)| (range.start..range.end).step_by(range.step as usize);
+        Some(ranges.ranges.iter().flat_map(each).collect())
+    }
+
     /// Whether `W` is the whole tensor.
     pub fn is_whole(&self) -> bool {
         self.axes.iter().all(Option::is_none)

@@ -124,6 +124,11 @@ impl<'a> SitePlan<'a> {
         self.acts.is_empty()
     }
 
+    /// Whether some intervention addresses a token of this pass: if not, [`SitePlan::apply`] changes nothing.
+    pub fn acts_in(&self, pass: &Pass<'_>) -> bool {
+        self.acts.iter().any(|act| !tokens(&act.edit.positions, pass).is_empty())
+    }
+
     /// The sites whose states [`SitePlan::apply`] asks for.
     pub fn input_sites(&self) -> BTreeSet<&Site> {
         self.acts.iter().filter_map(|act| act.edit.input_site.as_ref()).collect()

@@ -11,10 +11,16 @@ use fitment_math::round::Element;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-type Done<T> = Result<T, Stop>;
+pub(crate) type Done<T> = Result<T, Stop>;
 
 /// A [`DeviceError`] that candle's errors turn into.
-struct Stop(DeviceError);
+pub(crate) struct Stop(DeviceError);
+
+impl Stop {
+    pub(crate) fn into_error(self) -> DeviceError {
+        self.0
+    }
+}
 
 impl From<candle_core::Error> for Stop {
     fn from(error: candle_core::Error) -> Self {
@@ -29,7 +35,7 @@ impl From<fitment_math::Error> for Stop {
 }
 
 /// A tensor that is worked on.
-pub(super) struct OnDevice<'w> {
+pub(crate) struct OnDevice<'w> {
     device: &'w Device,
     work: &'w Work<'w>,
     /// The dtype of sums and products.
@@ -56,11 +62,11 @@ struct At<'w> {
 
 impl<'w> OnDevice<'w> {
     /// Whether sums are f64.
-    pub(super) fn computes_f64(work: &Work<'_>) -> bool {
+    pub(crate) fn computes_f64(work: &Work<'_>) -> bool {
         [work.source, work.target].contains(&Element::F64)
     }
 
-    pub(super) fn new(device: &'w Device, work: &'w Work<'w>) -> Result<Self, DeviceError> {
+    pub(crate) fn new(device: &'w Device, work: &'w Work<'w>) -> Result<Self, DeviceError> {
         let wide = if Self::computes_f64(work) { DType::F64 } else { DType::F32 };
         let mut columns = Vec::new();
         for (share, steps) in work.shares.iter().map(|share| &share.steps).enumerate() {
@@ -79,7 +85,7 @@ impl<'w> OnDevice<'w> {
     }
 
     /// The base's numbers of a block, 0 where it has none.
-    fn base(&self, block: Block<'_>) -> Done<Tensor> {
+    pub(crate) fn base(&self, block: Block<'_>) -> Done<Tensor> {
         let known = flat::upload(block.stored, self.work.source, self.wide, self.device)?;
         let missing = block.len - known.elem_count();
         if missing == 0 {
@@ -89,7 +95,7 @@ impl<'w> OnDevice<'w> {
     }
 
     /// `W + Σ wᵢ·(Fᵢ(W) − W)`.
-    fn result(&self, block: Block<'_>) -> Done<Tensor> {
+    pub(crate) fn result(&self, block: Block<'_>) -> Done<Tensor> {
         let base = self.base(block)?;
         if let [share] = &self.work.shares[..]
             && (share.additive || share.weight == 1.0)
@@ -139,9 +145,8 @@ impl<'w> OnDevice<'w> {
                 self.rescale_rows((at, factors), rescale, (position, w))
             }
             WorkOp::Rescaled(factors, _) => {
-                let columns = self.columns.iter().find(|columns| columns.place == at.place);
                 let sum = self.add_product((at, factors), (position, w))?;
-                match columns.and_then(|columns| columns.factors.as_ref()) {
+                match self.column_scales(at.place) {
                     Some(scales) => {
                         let len = sum.elem_count();
                         let matrix = sum.reshape((len / factors.columns(), factors.columns()))?;
@@ -204,6 +209,25 @@ impl<'w> OnDevice<'w> {
         (position, w): (usize, Tensor),
     ) -> Done<Tensor> {
         let columns = factors.columns();
+        let (sum, scales) = self.row_factors((at, factors), rescale, (position, &w))?;
+        let rows = scales.len();
+        let scales = flat::numbers(scales, self.wide, self.device)?.reshape((rows, 1))?;
+        let scaled = sum.broadcast_mul(&scales)?.flatten_all()?;
+        let rest = w.elem_count() - rows * columns;
+        if rest == 0 {
+            return Ok(scaled);
+        }
+        Ok(Tensor::cat(&[scaled, w.narrow(0, rows * columns, rest)?], 0)?)
+    }
+
+    /// `V`, of the rows that have a magnitude, and the factor of each.
+    fn row_factors(
+        &self,
+        (at, factors): (At<'w>, &Factors),
+        rescale: &Rescale,
+        (position, w): (usize, &Tensor),
+    ) -> Done<(Tensor, Vec<f64>)> {
+        let columns = factors.columns();
         let first = position / columns;
         let rows = rescale.magnitude.len().saturating_sub(first).min(w.elem_count() / columns);
         let known = w.narrow(0, 0, rows * columns)?;
@@ -215,28 +239,51 @@ impl<'w> OnDevice<'w> {
         let squares = norms::of_rows(&measured)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let norms: Vec<f64> = squares.into_iter().map(f64::sqrt).collect();
         let magnitude = &rescale.magnitude[first..first + rows];
-        let scales = norm::magnitude_factors(first, &norms, magnitude, rescale.eps)?;
-        let scales = flat::numbers(scales, self.wide, self.device)?.reshape((rows, 1))?;
-        let scaled = sum.broadcast_mul(&scales)?.flatten_all()?;
-        let rest = w.elem_count() - rows * columns;
-        if rest == 0 {
-            return Ok(scaled);
-        }
-        Ok(Tensor::cat(&[scaled, w.narrow(0, rows * columns, rest)?], 0)?)
+        Ok((sum, norm::magnitude_factors(first, &norms, magnitude, rescale.eps)?))
+    }
+
+    /// The factors of a step that rescales rows, from the block that is the whole tensor.
+    pub(crate) fn row_scales(
+        &self,
+        place: (usize, usize),
+        rescale: &Rescale,
+        block: Block<'_>,
+    ) -> Done<Vec<f64>> {
+        let mut scales = Vec::new();
+        self.before(place, block, |at, factors, (position, w)| {
+            scales = self.row_factors((at, factors), rescale, (position, &w))?.1;
+            Ok(w)
+        })?;
+        Ok(scales)
+    }
+
+    /// The factors of a step that rescales columns, when all of them have been rehearsed.
+    pub(crate) fn column_scales(&self, place: (usize, usize)) -> Option<&Tensor> {
+        self.columns.iter().find(|columns| columns.place == place)?.factors.as_ref()
+    }
+
+    /// Gives `look` the elements of `W` as a step with a product meets them.
+    fn before(
+        &self,
+        place: (usize, usize),
+        block: Block<'_>,
+        look: impl FnOnce(At<'w>, &'w Factors, (usize, Tensor)) -> Done<Tensor>,
+    ) -> Done<()> {
+        let share = &self.work.shares[place.0];
+        let at = At { place, step: &share.steps[place.1] };
+        let (WorkOp::Product(factors) | WorkOp::Rescaled(factors, _)) = at.step.op() else { return Ok(()) };
+        let before = self.steps((place.0, share, place.1), (block.first, self.base(block)?))?;
+        on_w(at.step, (block.first, &before), |position, w| look(at, factors, (position, w)))?;
+        Ok(())
     }
 
     /// The sums of squares of a block's columns, for rehearsal number `number`.
     fn column_sums(&self, number: usize, block: Block<'_>) -> Done<Vec<f64>> {
-        let (share, count) = self.columns[number].place;
-        let steps = &self.work.shares[share];
-        let at = At { place: (share, count), step: &steps.steps[count] };
-        let WorkOp::Rescaled(factors, rescale) = at.step.op() else { return Ok(Vec::new()) };
-        let before = self.steps((share, steps, count), (block.first, self.base(block)?))?;
         let mut sums = Vec::new();
-        on_w(at.step, (block.first, &before), |position, w| {
+        self.before(self.columns[number].place, block, |at, factors, (position, w)| {
             // Rows that a later step appends are not `W`'s.
             let known = at.step.elements().saturating_sub(position).min(w.elem_count());
-            if known > 0 {
+            if let (WorkOp::Rescaled(_, rescale), 1..) = (at.step.op(), known) {
                 let seen = w.narrow(0, 0, known)?;
                 let seen = match rescale.norm_of {
                     NormOf::Merged => self.add_product((at, factors), (position, seen))?,
@@ -245,7 +292,7 @@ impl<'w> OnDevice<'w> {
                 let matrix = seen.reshape((known / factors.columns(), factors.columns()))?;
                 sums = norms::of_columns(&matrix)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
             }
-            Done::Ok(w)
+            Ok(w)
         })?;
         Ok(sums)
     }

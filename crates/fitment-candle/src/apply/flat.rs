@@ -35,7 +35,7 @@ fn write<T, const SIZE: usize>(numbers: Vec<T>, out: &mut [u8], bytes: impl Fn(T
 }
 
 /// Numbers of the processor on the device, in `wide`.
-pub(super) fn numbers(values: Vec<f64>, wide: DType, device: &Device) -> Result<Tensor> {
+pub(crate) fn numbers(values: Vec<f64>, wide: DType, device: &Device) -> Result<Tensor> {
     let len = values.len();
     match wide {
         DType::F64 => Tensor::from_vec(values, len, device),

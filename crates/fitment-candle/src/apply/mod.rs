@@ -4,12 +4,13 @@
 //! on in blocks of rows, several at the same time: while one is read, another is computed and a third one written.
 
 mod blocks;
-mod flat;
+pub(crate) mod flat;
 mod norms;
+
+pub(crate) use blocks::{Done, OnDevice, Stop};
 
 use crate::device::{self, Name};
 use crate::error::{Error, first_line};
-use blocks::OnDevice;
 use fitment_apply::Plan;
 use fitment_apply::device::{Blocks, Device, DeviceError, Work};
 use fitment_apply::plan::Job;

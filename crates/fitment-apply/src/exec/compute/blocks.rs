@@ -7,7 +7,10 @@ use crate::exec::digest::Hasher;
 
 pub(super) fn run(pass: &Pass<'_>, device: &dyn Device, out: &mut Vec<u8>) -> Result<(), Error> {
     let shares = lower::shares(pass)?;
-    let work = Work { source: pass.source, target: pass.target, len: pass.len, shares };
+    let size = |dim: &u64| usize::try_from(*dim).unwrap_or(usize::MAX);
+    let dims = pass.tensor.info.shape.dims().iter().map(size).collect();
+    let (name, source, target) = (pass.name(), pass.source, pass.target);
+    let work = Work { name, dims, source, target, len: pass.len, shares };
     let unit = pass.unit();
     let mut cut = Cut { unit, block: unit.max(device.block_elements(&work) / unit * unit) };
     let mut blocks = device.begin(&work).map_err(|error| pass.failed(error))?;

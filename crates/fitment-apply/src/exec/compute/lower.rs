@@ -13,6 +13,10 @@ use std::ops::Range;
 
 /// What is to be done to a tensor: `W' = W + Σ wᵢ·(Fᵢ(W) − W)`.
 pub struct Work<'p> {
+    /// The result's name.
+    pub name: &'p str,
+    /// The result's extents.
+    pub dims: Vec<usize>,
     /// How the base's numbers are stored.
     pub source: Element,
     /// How the result's are.
@@ -71,6 +75,11 @@ impl<'p> WorkStep<'p> {
     /// The elements of `W` in a block of the tensor: position of the first one in `W`, and the runs of them in the block.
     pub fn locate(&self, block: Range<usize>) -> Option<(usize, Vec<Range<usize>>)> {
         self.region.locate_unbounded(block).map(|located| (located.first, located.runs))
+    }
+
+    /// The indices of an axis of the tensor that are `W`'s; `None` for all of them.
+    pub fn indices(&self, axis: usize) -> Option<Vec<u64>> {
+        self.region.indices(axis)
     }
 
     /// Elements of `W`, without rows that are being appended.
