@@ -4,6 +4,7 @@
 mod computes;
 mod damaged;
 mod experts;
+mod experts_back;
 mod exports;
 mod fixture;
 mod formula;

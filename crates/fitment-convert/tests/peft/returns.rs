@@ -1,5 +1,6 @@
 //! What came from PEFT goes back as it was: tensors bit for bit, the config byte for byte.
 
+use crate::experts_back::OTHER_LAYOUTS;
 use crate::fixture::{Base, Folder, cases, root, tensors_of, text, torch_tensors_of};
 use fitment_convert::torch::{Archive, Item};
 use fitment_convert::{Content, Files, FormatId, ReadOptions, WriteOptions, Written, read, write};
@@ -38,6 +39,9 @@ fn assert_equal_tensors(name: &str, a: &BTreeMap<String, Tensor<'_>>, b: &BTreeM
 fn every_case_comes_back_equal_with_and_without_a_stop_at_a_fitment_file() {
     let mut done = 0;
     for (name, path, case) in cases(&root()) {
+        if OTHER_LAYOUTS.contains(&name.as_str()) {
+            continue;
+        }
         let folder = Folder::read(&path.join(text(&case, "adapter").unwrap()));
         let base = text(&case, "base").map(|base| Base::read(&path.join(base)));
         let base = base.as_ref().map(|base| base as &dyn Checkpoint);

@@ -6,7 +6,7 @@ use crate::formats::Ask;
 use crate::pass::stacks::{SAY_TRANSPOSED, Stacks, TRANSPOSED, TURNED_ON_LOADING, text_model};
 use crate::peft::config::{Config, Version};
 use crate::read::ReadOptions;
-use fitment_core::checkpoint::Checkpoint;
+use fitment_core::model::Source;
 use serde_json::{Map, Value};
 
 /// Over which axis `A` is, by the release that wrote it.
@@ -30,7 +30,7 @@ const COLUMNS: [(&str, Columns); 2] =
 
 impl Layout {
     /// The axis of the class's `[E, x, y]` that `A` is over; `flagged`: whether the class says `is_transposed`, if that is known.
-    fn axis(self, flagged: Option<bool>) -> Option<u64> {
+    pub(super) fn axis(self, flagged: Option<bool>) -> Option<u64> {
         match self {
             Layout::First => Some(1),
             Layout::Second => flagged.map(|flagged| if flagged { 2 } else { 1 }),
@@ -38,12 +38,20 @@ impl Layout {
         }
     }
 
+    /// By what a source says: the option that it was read with, else its version.
+    pub(super) fn recorded(source: &Source<'_>) -> Option<Layout> {
+        let option = source.options.get(key(Ask::MoeLayout));
+        let by_option = option.and_then(|name| NAMES.iter().find(|(known, _)| known == name));
+        let by_version = || source.version.as_deref().and_then(Layout::of_version);
+        by_option.map(|(_, layout)| *layout).or_else(by_version)
+    }
+
     fn name(self) -> &'static str {
         NAMES.iter().find(|(_, layout)| *layout == self).map_or("", |(name, _)| *name)
     }
 
     /// The layout of a release. Development versions of 0.18 and 0.19 may have either of two.
-    fn of_version(text: &str) -> Option<Layout> {
+    pub(super) fn of_version(text: &str) -> Option<Layout> {
         let version = Version::parse(text)?;
         let patch = text.split('.').nth(2).unwrap_or("0");
         let number: String = patch.chars().take_while(char::is_ascii_digit).collect();
@@ -160,15 +168,20 @@ impl Said {
         let layout = layout.map(|(layout, _)| (Ask::MoeLayout, layout.name()));
         let columns = COLUMNS.iter().find(|(_, columns)| *columns == self.columns);
         let columns = columns.filter(|_| self.has_columns_option).map(|(name, _)| (Ask::MoeBLayout, *name));
-        let key = |ask: Ask| ask.option().trim_start_matches('-').to_owned();
-        [layout, columns].into_iter().flatten().map(|(ask, name)| (key(ask), name.to_owned())).collect()
+        let both = [layout, columns].into_iter().flatten();
+        both.map(|(ask, name)| (key(ask).to_owned(), name.to_owned())).collect()
     }
+}
+
+/// What a manifest calls an option.
+pub(super) fn key(ask: Ask) -> &'static str {
+    ask.option().trim_start_matches('-')
 }
 
 impl Columns {
     /// What a manifest recorded.
     pub(in crate::peft) fn recorded(options: &std::collections::BTreeMap<String, String>) -> Self {
-        let name = options.get(Ask::MoeBLayout.option().trim_start_matches('-'));
+        let name = options.get(key(Ask::MoeBLayout));
         let known = COLUMNS.iter().find(|(known, _)| Some(*known) == name.map(String::as_str));
         known.map(|(_, columns)| *columns).unwrap_or_default()
     }
@@ -190,7 +203,7 @@ fn value<T: Copy>(ask: Ask, known: &[(&str, T)], name: &str) -> Result<T, Error>
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Class {
     /// Whether it says `is_transposed`.
-    flagged: Option<bool>,
+    pub(super) flagged: Option<bool>,
     pub(super) stacks: Stacks,
     has_config: bool,
 }
@@ -202,8 +215,8 @@ impl Class {
     }
 
     /// By the base's config, where there is one.
-    pub(super) fn of(base: Option<&dyn Checkpoint>) -> Self {
-        let Some(config) = base.and_then(|base| base.config()) else { return Self::default() };
+    pub(super) fn of(config: Option<&Map<String, Value>>) -> Self {
+        let Some(config) = config else { return Self::default() };
         let model = text_model(config).filter(|_| !config.contains_key("auto_map"));
         Self {
             flagged: model.map(|model| SAY_TRANSPOSED.contains(&model)),

@@ -29,12 +29,14 @@ mod layout;
 mod place;
 mod spot;
 mod stored;
+mod today;
 
 pub(super) use assign::{assign, place_in_class};
 pub(super) use layout::{Said, reads_inputs};
 pub(super) use place::{Placed, edits, unbound};
 pub(super) use spot::find;
 pub(super) use stored::flat;
+pub(super) use today::{Today, reads_as_stored};
 
 use super::contents::Entry;
 use super::inspect::Inspection;

@@ -36,7 +36,7 @@ pub(in crate::peft) fn edits<'a>(
     (names, form): (&Names, Form),
     base: &dyn Checkpoint,
 ) -> Result<Placed<'a>, Error> {
-    let class = Class::of(Some(base));
+    let class = Class::of(base.config());
     let mut spots = Vec::with_capacity(parameters.len());
     for parameter in parameters {
         check(parameter)?;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The version whose rules the config follows.
-const VERSION: &str = "0.21.2";
+pub(super) const VERSION: &str = "0.21.2";
 
 /// What PEFT takes for a target of an adapter without any.
 const NO_TARGETS: &str = "dummy-target-modules";

@@ -20,11 +20,11 @@ use fitment_core::model::Edit;
 
 /// Lays an adapter out as PEFT does.
 ///
-/// An adapter that was read from PEFT comes back with equal tensors and an equal config. Any other gets a config made for it,
-/// and what PEFT cannot hold is listed as a loss. Interventions become LoRA with biases where the base is given and [`fold`] can.
+/// An adapter that was read from PEFT comes back with equal tensors and an equal config, but for factors of experts in another layout
+/// than today's PEFT has. Any other gets a config made for it, and what PEFT cannot hold is listed as a loss. Interventions become LoRA with biases where the base is given and [`fold`] can.
 ///
 /// # Errors
-/// [`Error::Base`] when the base cannot be read.
+/// [`Error::Base`] when the base cannot be read; [`Error::Ambiguous`] where only a base tells today's layout of experts.
 pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Written<'a>, Error> {
     if options.preset == Some(Preset::Servable) {
         return as_served(adapter, options);
@@ -33,7 +33,7 @@ pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Wr
     if let Some(base) = options.base.filter(|_| with_interventions) {
         return folded(adapter, base, options);
     }
-    match restore::restore(adapter) {
+    match restore::restore(adapter, options.base)? {
         restore::Restored::Same(written) => Ok(written),
         restore::Restored::NotPeft => export::export(adapter, options),
         restore::Restored::Changed(reason) => {

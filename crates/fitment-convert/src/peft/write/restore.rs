@@ -1,21 +1,26 @@
 //! The files of an adapter that was read from PEFT, as they were.
 
+use super::config::VERSION;
+use crate::error::Error;
 use crate::files::{Content, OutputFile};
+use crate::loss::Loss;
 use crate::pass::experts::below;
 use crate::pass::permute::turned;
 use crate::peft::config::{self, Config};
 use crate::peft::contents::{self, Contents, Module};
 use crate::peft::folder::{CONFIG, INDEX, PICKLE, TORCH, WEIGHTS};
 use crate::peft::keys::{self, Part};
-use crate::peft::parameters::{self, Columns};
+use crate::peft::parameters::{self, Columns, Today, reads_as_stored};
 use crate::peft::{scale, tokens};
 use crate::tying::is_bias_alias;
 use crate::write::Written;
 use fitment_core::Adapter;
+use fitment_core::checkpoint::Checkpoint;
 use fitment_core::json;
 use fitment_core::model::{Add, Edit, Lora, NormOf, Set, Source};
-use fitment_core::tensor::Tensor;
+use fitment_core::tensor::{Bytes, Tensor};
 use fitment_torch::{Archive, Item};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What came of it.
@@ -28,31 +33,53 @@ pub(super) enum Restored<'a> {
     Changed(String),
 }
 
-/// Puts the source's files together again.
-pub(super) fn restore<'a>(adapter: &Adapter<'a>) -> Restored<'a> {
+/// Puts the source's files together again; factors of experts that were in another layout come in today's, with a config that says
+/// so.
+///
+/// # Errors
+/// [`Error::Ambiguous`] where only a base tells what today's layout of those is.
+pub(super) fn restore<'a>(
+    adapter: &Adapter<'a>,
+    base: Option<&dyn Checkpoint>,
+) -> Result<Restored<'a>, Error> {
     let Some(source) = adapter.source.as_ref().filter(|source| source.format == "peft") else {
-        return Restored::NotPeft;
+        return Ok(Restored::NotPeft);
     };
-    match files(adapter, source) {
-        Ok(files) => Restored::Same(Written { files, losses: Vec::new() }),
+    let today = Today::new(source, base.and_then(Checkpoint::config).or(Some(&adapter.base.config)));
+    let change = today.change(adapter)?;
+    Ok(match files(adapter, source, &today, change.is_some()) {
+        Ok(files) => {
+            let losses = change.map(|reason| Loss::ConfigRemade { reason }).into_iter().collect();
+            Restored::Same(Written { files, losses })
+        }
         Err(reason) => Restored::Changed(reason),
-    }
+    })
 }
 
-fn files<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<OutputFile<'a>>, String> {
+fn files<'a>(
+    adapter: &Adapter<'a>,
+    source: &Source<'a>,
+    today: &Today<'_, '_>,
+    is_changed: bool,
+) -> Result<Vec<OutputFile<'a>>, String> {
     let is_config = |path: &str| path.rsplit('/').next() == Some(CONFIG);
     let file = source.files.iter().find(|file| is_config(&file.path)).ok_or("its config is not kept")?;
     let prefix = file.path.strip_suffix(CONFIG).unwrap_or_default();
     let config = config::parse(file.data.bytes()).config.ok_or("its kept config cannot be read")?;
-    let tensors = tensors(adapter, source, Some(&config))?;
+    let tensors = tensors(adapter, source, today, Some(&config))?;
     check_scales(adapter, &config, &tensors)?;
     if !config.says_lora_bias && tensors.keys().any(|key| keys::parse(key).part == Part::LoraBias) {
         return Err("it does not say lora_bias, without which PEFT drops the biases of factors".to_owned());
     }
+    let dated = is_changed.then(|| dated(file.data.bytes())).transpose()?;
+    let content = |own: &Tensor<'a>, path: &str| match &dated {
+        Some(text) if path == file.path => Content::Bytes(Bytes::Shared(text.clone().into_bytes().into())),
+        _ => plain(own),
+    };
     let mut files: Vec<OutputFile<'a>> = source
         .files
         .iter()
-        .map(|file| OutputFile { path: file.path.clone(), content: plain(&file.data) })
+        .map(|file| OutputFile { path: file.path.clone(), content: content(&file.data, &file.path) })
         .collect();
     let index_path = format!("{prefix}{INDEX}");
     let index = source.files.iter().find(|file| file.path == index_path).map(|file| file.data.bytes());
@@ -70,13 +97,24 @@ fn files<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<OutputFil
     Ok(files)
 }
 
+/// A config with today's version.
+fn dated(config: &[u8]) -> Result<String, String> {
+    let mut config = json::parse(config).map_err(|fault| format!("its kept config: {fault}"))?;
+    let fields = config.as_object_mut().ok_or("its kept config is no object")?;
+    if fields.get("peft_version").and_then(Value::as_str) != Some(VERSION) {
+        fields.insert("peft_version".to_owned(), VERSION.into());
+    }
+    serde_json::to_string_pretty(&config).map_err(|error| error.to_string())
+}
+
 /// The tensors under the keys that they had, if the config that is made of them gives the scales of the edits.
 pub(in crate::peft) fn state_tensors<'a>(
     adapter: &Adapter<'a>,
     source: &Source<'a>,
     config_of: impl Fn(&[(String, Tensor<'a>)]) -> Option<Config>,
 ) -> Result<Vec<(String, Tensor<'a>)>, String> {
-    let tensors = tensors(adapter, source, None)?;
+    let today = Today::new(source, Some(&adapter.base.config));
+    let tensors = tensors(adapter, source, &today, None)?;
     let listed: Vec<(String, Tensor<'a>)> =
         tensors.iter().map(|(key, tensor)| (key.clone(), tensor.clone())).collect();
     let config = config_of(&listed).ok_or("no config fits its tensors")?;
@@ -90,10 +128,11 @@ fn plain<'a>(data: &Tensor<'a>) -> Content<'a> {
 
 type Tensors<'a> = BTreeMap<String, Tensor<'a>>;
 
-/// Every tensor under its key in the source, in the source's orientation and order of rows.
+/// Every tensor under its key in the source, in the source's orientation and order of rows, but for factors of experts.
 fn tensors<'a>(
     adapter: &Adapter<'a>,
     source: &Source<'a>,
+    today: &Today<'_, '_>,
     config: Option<&Config>,
 ) -> Result<Tensors<'a>, String> {
     let mut tensors = Tensors::new();
@@ -103,7 +142,7 @@ fn tensors<'a>(
         }
         Some(_) | None => Ok(()),
     };
-    for (keys, factors) in on_parameters(adapter, source)? {
+    for (keys, factors) in on_parameters(adapter, today)? {
         keys.into_iter().zip(factors).try_for_each(|(key, tensor)| put(&key, tensor))?;
     }
     for edit in adapter.edits.iter().filter(|edit| !is_bias_of_base(edit)) {
@@ -144,8 +183,8 @@ fn is_of_experts(edit: &Edit<'_>) -> bool {
 /// Keys and tensors of `lora_A` and `lora_B`.
 type Pair<'a> = ([String; 2], [Tensor<'a>; 2]);
 
-/// The factors on parameters, each from the edits that it was taken apart into.
-fn on_parameters<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<Pair<'a>>, String> {
+/// The factors on parameters, each from the edits that it was taken apart into, in today's layout.
+fn on_parameters<'a>(adapter: &Adapter<'a>, today: &Today<'_, '_>) -> Result<Vec<Pair<'a>>, String> {
     let mut pieces = BTreeMap::<[String; 2], Vec<&Lora<'a>>>::new();
     for edit in &adapter.edits {
         let Edit::Lora(lora) = edit else { continue };
@@ -157,9 +196,8 @@ fn on_parameters<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<P
         let (a, b) = pair.ok_or_else(|| format!("{} has no keys of PEFT", lora.target.label()))?;
         pieces.entry([a, b]).or_default().push(lora);
     }
-    let columns = Columns::recorded(&source.options);
     let pair = |(keys, pieces): ([String; 2], Vec<&Lora<'a>>)| {
-        let factors = together(&keys[0], &pieces, columns);
+        let factors = together(&pieces, today);
         let factors = factors.ok_or_else(|| format!("its experts no longer fit {}", keys[0]))?;
         Ok((keys, factors))
     };
@@ -167,20 +205,21 @@ fn on_parameters<'a>(adapter: &Adapter<'a>, source: &Source<'a>) -> Result<Vec<P
 }
 
 /// `lora_A` and `lora_B` of the pieces of one parameter.
-fn together<'a>(a_key: &str, pieces: &[&Lora<'a>], columns: Columns) -> Option<[Tensor<'a>; 2]> {
+fn together<'a>(pieces: &[&Lora<'a>], today: &Today<'_, '_>) -> Option<[Tensor<'a>; 2]> {
     let first = pieces.first()?;
     let same = |lora: &&Lora<'a>| {
         let (own, down) = (&lora.down, &first.down);
-        own.shape() == down.shape() && own.dtype() == down.dtype() && own.bytes() == down.bytes()
+        let is_same =
+            own.shape() == down.shape() && own.dtype() == down.dtype() && own.bytes() == down.bytes();
+        is_same && reads_as_stored(lora) == reads_as_stored(first)
     };
     let ups: Vec<&Tensor<'a>> = pieces.iter().map(|lora| &lora.up).collect();
     let up = below(&ups).filter(|_| pieces.iter().all(same))?;
-    let reads = first.origin.keys.get("down").is_some_and(|key| key == a_key);
-    let (a, b) = match reads {
+    let (a, b) = match today.reads_inputs(first)? {
         true => (first.down.clone(), up),
         false => (turned(&up)?, turned(&first.down)?),
     };
-    let (a, b) = parameters::flat(&a, &b, columns)?;
+    let (a, b) = parameters::flat(&a, &b, Columns::RankMajor)?;
     Some([a, b])
 }
 
