@@ -313,7 +313,7 @@ pub(crate) struct Apply {
     /// Where BASE has query, key and value in one projection that the adapter has apart, or the other way: the order of rows
     #[arg(long, value_name = "ORDER", value_parser = qkv_rows())]
     pub(crate) qkv_rows: Option<String>,
-    /// Where numbers are computed: cpu, or in a build with the feature `candle` also cpu-candle, cuda[:N] and metal[:N]
+    /// Where numbers are computed: cpu, or in a build with devices also cpu-candle, cuda and metal; cuda:1 is the second of its kind
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: String,
     /// Memory of the device to use, such as 512M or 8G
