@@ -115,6 +115,25 @@ fn shapes_count_and_what_contradicts_them_is_told() {
 }
 
 #[test]
+fn an_option_that_contradicts_the_version_counts_and_is_told() {
+    for (name, options) in [
+        ("experts_all_square", [("0.17", true), ("0.19.0", true), ("0.19.1", false)]),
+        // Of a class that says `is_transposed`, 0.17 is as today.
+        ("experts_0_19_0_gpt_oss_square", [("0.17", true), ("0.19.0", false), ("0.19.1", true)]),
+        ("experts_0_17_square", [("0.17", false), ("0.19.0", false), ("0.19.1", false)]),
+    ] {
+        let case = Case::new(name);
+        for (option, is_told) in options {
+            let expected: &[&str] = if is_told { &["P034"] } else { &[] };
+            assert_eq!(codes(&case.with_layout(option).unwrap().findings), expected, "{name} {option}");
+        }
+    }
+    let unbound = Case::new("experts_mixtral");
+    let options = ReadOptions { moe_layout: Some("0.17"), ..ReadOptions::default() };
+    assert_eq!(codes(&read(&unbound.folder.files(), &options).unwrap().findings), ["P034"]);
+}
+
+#[test]
 fn the_order_of_columns_is_said_and_recorded() {
     let case = Case::new("experts_mixtral");
     let files = case.folder.files();

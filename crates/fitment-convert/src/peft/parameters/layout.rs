@@ -140,6 +140,18 @@ impl Said {
         }
     }
 
+    /// The option and the version, where they have `A` over different axes of such a class.
+    pub(super) fn contradiction(&self, class: Class) -> Option<String> {
+        let version = self.version.as_deref()?;
+        let (axis, other) = (self.axis(class)?, Layout::of_version(version)?.axis(class.flagged)?);
+        (self.is_by_option() && axis != other).then(|| {
+            format!(
+                "{version} has A of experts over the other axis than {} says, and no shape tells: the option counts",
+                self.source()
+            )
+        })
+    }
+
     /// What was taken for granted, when it is asked.
     pub(super) fn assumed(&self) -> Option<&'static str> {
         matches!(self.layout, Some((_, By::Keys))).then_some("PEFT 0.17")

@@ -50,7 +50,7 @@ pub(in crate::peft) fn edits<'a>(
             (_, Some(axis)) => axis,
             (_, None) => {
                 let axis = said.axis(class).ok_or_else(|| said.unknown(&parameter.name, class))?;
-                placed.assume(said);
+                placed.assume(said, class);
                 axis
             }
         };
@@ -76,7 +76,7 @@ pub(in crate::peft) fn unbound<'a>(parameters: &[Parameter<'a>], said: &Said) ->
             Some(_) => return Err(needs_base(parameter)),
             None => return Err(said.unknown(&parameter.name, Class::of_flag(false))),
         };
-        placed.assume(said);
+        placed.assume(said, Class::of_flag(false));
         let spot = if parameter.experts == 1 {
             Spot::Matrix { disk }
         } else {
@@ -181,7 +181,11 @@ impl<'a> Placed<'a> {
         Ok(Some(axis))
     }
 
-    fn assume(&mut self, said: &Said) {
+    /// Notes that no extents decided, but what is said.
+    fn assume(&mut self, said: &Said, class: Class) {
+        if let Some(message) = said.contradiction(class).filter(|_| self.findings.is_empty()) {
+            self.findings.push(Finding::new(&rules::P_MOE_LAYOUT, "peft_version", message));
+        }
         let Some(rule) = said.assumed().filter(|_| self.losses.is_empty()) else { return };
         self.losses.push(Loss::AssumedLayout { rule: rule.to_owned() });
     }
