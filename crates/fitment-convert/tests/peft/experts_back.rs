@@ -4,6 +4,7 @@ use crate::fixture::{Base, Folder, root, tensors_of};
 use crate::formula;
 use fitment_convert::{Error, FormatId, Loss, ReadOptions, WriteOptions, read, write};
 use fitment_core::Adapter;
+use fitment_core::model::Edit;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -149,5 +150,33 @@ fn without_a_base_only_what_is_certain_is_turned() {
         }
         let bound = read(&files, &options(&base)).unwrap().adapter;
         assert!(are_equal(&back(&adapter, Some(&base)).0, &back(&bound, None).0), "{name}");
+    }
+}
+
+/// PEFT on transformers 5 drops the factors of gate and up in silence where those of `down` are missing, and refuses one of the two.
+#[test]
+fn what_is_missing_of_single_experts_is_written_as_zeros() {
+    let (folder, base) = case("experts_each");
+    let files = folder.files();
+    let whole = read(&files, &options(&base)).unwrap().adapter;
+    for (missing, is_completed) in [(&["w2"][..], true), (&["w2", "w3"], true), (&["w1", "w3"], false)] {
+        let mut adapter = whole.clone();
+        let is_missing = |edit: &Edit<'_>| {
+            let module = edit.target().unwrap().name.as_str().strip_suffix(".weight").unwrap().to_owned();
+            missing.iter().any(|word| module.ends_with(&format!(".{word}")))
+        };
+        adapter.edits.retain(|edit| !is_missing(edit));
+        let (written, losses) = back(&adapter, None);
+        assert_eq!(losses.contains(&"config_remade"), is_completed, "{missing:?}");
+        let files = written.files();
+        let tensors = tensors_of(files.get("adapter_model.safetensors").unwrap());
+        for word in missing {
+            let mut own = tensors.iter().filter(|(key, _)| key.contains(&format!(".{word}."))).peekable();
+            assert_eq!(own.peek().is_some(), is_completed, "{word}");
+            assert!(own.all(|(_, tensor)| tensor.bytes().iter().all(|byte| *byte == 0)), "{word}");
+        }
+        let (mut again, wanted) = (read(&files, &options(&base)).unwrap().adapter, results(&adapter, &base));
+        again.edits.retain(|edit| !is_missing(edit));
+        assert_eq!(results(&again, &base), wanted, "{missing:?}");
     }
 }

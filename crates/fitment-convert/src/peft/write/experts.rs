@@ -4,7 +4,7 @@ use super::alpha;
 use super::draft::{Adapted, Kind};
 use super::export::{Export, zeros};
 use crate::loss::Loss;
-use crate::pass::experts::{self, Part, WORDS, each_summed};
+use crate::pass::experts::{self, Part, WORDS, Words, each_summed};
 use crate::pass::pad::{padded, padded_stack};
 use crate::pass::permute::turned;
 use crate::pass::sum::Product;
@@ -13,7 +13,7 @@ use crate::peft::keys::{INNER, PREFIX};
 use crate::peft::parameters::{self, Columns, place_in_class};
 use fitment_core::model::{Edit, Lora, LoraForm};
 use fitment_core::tensor::Tensor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Modules whose weight transformers 5 has as a bare parameter.
 const ROUTERS: &[&str] = &["gate", "router"];
@@ -25,6 +25,28 @@ pub(super) fn is_of_parameter(lora: &Lora<'_>) -> bool {
     let is_router = module.is_some_and(|module| ROUTERS.contains(&module));
     let is_plain = lora.form == LoraForm::Matrix && lora.magnitude.is_none() && !lora.transposed;
     lora.form == LoraForm::Stacked || (is_router && is_plain && lora.target.experts.is_none())
+}
+
+const PARTS: [Part; 3] = [Part::Gate, Part::Up, Part::Down];
+
+/// Single experts of whose gate or up there are factors, each with the module that has them.
+fn with_inputs<'m>(words: &Words, modules: impl Iterator<Item = &'m String>) -> BTreeMap<String, String> {
+    let [gate, up] = [Part::Gate, Part::Up].map(|part| words.of(part));
+    let of = |module: &String| {
+        let expert = [gate, up].iter().find_map(|word| module.strip_suffix(&format!(".{word}")))?;
+        experts::is_single(&format!("{expert}.")).then(|| (expert.to_owned(), module.clone()))
+    };
+    modules.filter_map(of).collect()
+}
+
+/// Whether one of these modules is an expert's gate or up, of which another is missing; see [`Export::complete_experts`].
+pub(super) fn lack_parts(modules: &BTreeSet<String>) -> bool {
+    let lacks = |words: &Words| {
+        let has = |expert: &String, part: Part| modules.contains(&format!("{expert}.{}", words.of(part)));
+        let mut experts = with_inputs(words, modules.iter()).into_keys();
+        experts.any(|expert| !PARTS.iter().all(|part| has(&expert, *part)))
+    };
+    WORDS.iter().any(lacks)
 }
 
 /// Factors as PEFT stores them, of one parameter.
@@ -39,12 +61,8 @@ impl<'a> Export<'_, 'a> {
     /// missing of an expert that has one of them gets factors of zeros.
     pub(super) fn complete_experts(&mut self) {
         for words in &WORDS {
-            let [gate, up, down] = [Part::Gate, Part::Up, Part::Down].map(|part| words.of(part));
-            let of = |module: &String| {
-                let expert = [gate, up].iter().find_map(|word| module.strip_suffix(&format!(".{word}")))?;
-                experts::is_single(&format!("{expert}.")).then(|| (expert.to_owned(), module.clone()))
-            };
-            let known: BTreeMap<String, String> = self.draft.modules.keys().filter_map(of).collect();
+            let [gate, up, down] = PARTS.map(|part| words.of(part));
+            let known = with_inputs(words, self.draft.modules.keys());
             for (expert, module) in known {
                 let factor = |part: &str| self.draft.tensors.get(&format!("{PREFIX}{module}.{part}.weight"));
                 let (Some(a), Some(b)) = (factor("lora_A"), factor("lora_B")) else { continue };

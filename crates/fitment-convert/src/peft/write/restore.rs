@@ -1,6 +1,7 @@
 //! The files of an adapter that was read from PEFT, as they were.
 
 use super::config::VERSION;
+use super::experts::lack_parts;
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
@@ -70,6 +71,10 @@ fn files<'a>(
     check_scales(adapter, &config, &tensors)?;
     if !config.says_lora_bias && tensors.keys().any(|key| keys::parse(key).part == Part::LoraBias) {
         return Err("it does not say lora_bias, without which PEFT drops the biases of factors".to_owned());
+    }
+    let factors = tensors.keys().map(|key| keys::parse(key)).filter(|key| key.part == Part::LoraA);
+    if !config.use_dora && lack_parts(&factors.map(|key| key.module.to_string()).collect()) {
+        return Err("an expert has no factors of its gate, up or down, and PEFT on transformers 5 loads none without them".to_owned());
     }
     let dated = is_changed.then(|| dated(file.data.bytes())).transpose()?;
     let content = |own: &Tensor<'a>, path: &str| match &dated {
