@@ -342,3 +342,91 @@ fn single_experts_are_fitted_to_a_stack() {
     let again = read(&files, &options(&stack)).unwrap().adapter;
     assert!(applied(&again, &stack) == found);
 }
+
+/// What PEFT saves of one LoRA on `o_proj`, and of `q_proj` whole.
+fn with_saved(rows: u64) -> Vec<(String, Vec<u8>)> {
+    let config = serde_json::json!({
+        "peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["o_proj"], "modules_to_save": ["q_proj"],
+        "task_type": "CAUSAL_LM", "peft_version": "0.21.2",
+    });
+    let tensor = |dims: &[u64]| {
+        let bytes: Vec<u8> =
+            (0..dims.iter().product::<u64>()).flat_map(|at| (at as f32 / 7.0).to_le_bytes()).collect();
+        Tensor::owned(fitment_core::tensor::Dtype::F32, Shape::new(dims).unwrap(), bytes).unwrap()
+    };
+    let layer = "base_model.model.model.layers.0.self_attn";
+    let tensors = [
+        (format!("{layer}.o_proj.lora_A.weight"), tensor(&[1, 16])),
+        (format!("{layer}.o_proj.lora_B.weight"), tensor(&[16, 1])),
+        (format!("{layer}.q_proj.weight"), tensor(&[rows, 16])),
+    ];
+    let mut weights = Vec::new();
+    write_container(
+        &BTreeMap::new(),
+        tensors.iter().map(|(name, tensor)| (name.clone(), tensor)),
+        &mut weights,
+    )
+    .unwrap();
+    vec![
+        ("adapter_config.json".to_owned(), config.to_string().into_bytes()),
+        ("adapter_model.safetensors".to_owned(), weights),
+    ]
+}
+
+fn listed(folder: &[(String, Vec<u8>)]) -> fitment_convert::Files<'_> {
+    folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect()
+}
+
+/// A saved module of a layer that the base calls otherwise is not new to it.
+#[test]
+fn a_whole_module_of_a_layer_is_fitted_and_never_created_beside() {
+    let (folder, fused, split) = (with_saved(16), base("phi3/x", "fused"), base("phi3/x", "split"));
+    let error = read(&listed(&folder), &options(&fused)).unwrap_err();
+    assert!(matches!(error, Error::Unmapped { .. }), "{error}");
+    let fitted = read(&listed(&folder), &ReadOptions { refit: true, ..options(&fused) }).unwrap().adapter;
+    let plain = read(&listed(&folder), &options(&split)).unwrap().adapter;
+    let (on_fused, on_split) = (applied(&fitted, &fused), applied(&plain, &split));
+    let qkv = "model.layers.0.self_attn.qkv_proj.weight";
+    let own = &on_split["model.layers.0.self_attn.q_proj.weight"];
+    assert!(
+        on_fused[qkv][..own.len()] == own[..]
+            && on_fused[qkv][own.len()..] == fused.read(qkv).unwrap()[own.len()..]
+    );
+    assert_eq!(on_fused.len(), fused.tensors().len());
+    // Only a vocabulary may have another number of rows than the base.
+    let error = read(&listed(&with_saved(12)), &options(&split)).unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert!(error.to_string().contains("[12, 16]") && error.to_string().contains("[16, 16]"), "{error}");
+}
+
+#[test]
+fn what_was_fitted_to_a_whole_goes_back_to_its_parts() {
+    for (name, rows) in
+        [("phi3/of_split", None), ("phi3/of_split_dora", None), ("gpt_neox/of_split", Some(QkvRows::Grouped))]
+    {
+        let (own, other) = (base(name, "split"), base(name, "fused"));
+        let files = AdapterFiles::load(&path(name)).unwrap();
+        let was = read(&files.iter().collect(), &options(&own)).unwrap().adapter;
+        let there = refit(&files, &other, None).unwrap().adapter;
+        let written = write(&there, FormatId::Fitment, &WriteOptions::default()).unwrap();
+        let file = memory(&written.files);
+        let how = ReadOptions { refit: true, qkv_rows: rows, ..options(&own) };
+        let back = read(&listed(&file), &how).unwrap_or_else(|error| panic!("{name}: {error}")).adapter;
+        assert!(applied(&back, &own) == applied(&was, &own), "{name}");
+    }
+}
+
+/// Converted without a base, stacks of experts have the names of the class; the base may have each matrix by itself.
+#[test]
+fn stacks_of_an_unbound_file_come_apart_for_a_base_of_single_experts() {
+    let case = fixture("peft/experts_mixtral");
+    let own = CheckpointDir::open(&case.join("base"), Access::Map).unwrap();
+    let files = AdapterFiles::load(&case.join("adapter")).unwrap();
+    let was = read(&files.iter().collect(), &options(&own)).unwrap().adapter;
+    let unbound = read(&files.iter().collect(), &ReadOptions::default()).unwrap().adapter;
+    let written = write(&unbound, FormatId::Fitment, &WriteOptions::default()).unwrap();
+    let file = memory(&written.files);
+    let fitted = read(&listed(&file), &ReadOptions { refit: true, ..options(&own) }).unwrap();
+    assert!(fitted.losses.iter().any(|loss| matches!(loss, Loss::Refitted { .. })), "{:?}", fitted.losses);
+    assert!(applied(&fitted.adapter, &own) == applied(&was, &own));
+}

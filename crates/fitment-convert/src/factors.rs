@@ -3,7 +3,7 @@
 use crate::bind::bind;
 use crate::error::Error;
 use crate::loss::Loss;
-use crate::names::{Fit, Names, Want, resolve};
+use crate::names::{Creates, Fit, Names, Want, resolve};
 use crate::read::ReadOptions;
 use crate::tying::{flag_scales_logits, is_head_module, is_vocabulary_module};
 use fitment_core::Adapter;
@@ -132,7 +132,7 @@ fn want(factors: &Factors<'_>) -> Want {
     Want {
         name: factors.place.first(),
         fit: Fit::Exact(factors.place.dims.clone()),
-        may_create: false,
+        creates: Creates::Nothing,
         is_vocabulary: is_vocabulary_module(factors.place.module()),
     }
 }

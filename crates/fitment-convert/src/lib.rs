@@ -102,6 +102,7 @@ pub mod tinker;
 pub mod torchtune;
 pub mod trl;
 pub mod tying;
+mod wants;
 mod weights;
 mod wrapped;
 mod write;

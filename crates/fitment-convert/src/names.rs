@@ -14,68 +14,10 @@ use crate::bind::unmapped;
 use crate::error::{Clash, Error};
 use crate::loss::Loss;
 use crate::tying::{Tied, find_tied};
+pub(crate) use crate::wants::{Creates, Fit, Want};
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
 use fitment_core::model::TensorName;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
-/// A tensor that the base must have, by its name in the model's class.
-#[derive(Clone, Debug)]
-pub(crate) struct Want {
-    pub(crate) name: String,
-    pub(crate) fit: Fit,
-    /// The adapter brings the tensor along where the base lacks it.
-    pub(crate) may_create: bool,
-    /// Reads or writes the vocabulary: may be missing on disk because it is tied.
-    pub(crate) is_vocabulary: bool,
-}
-
-/// Which shapes fit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fit {
-    /// `[out, in]`, or `[in, out]` as GPT-2's Conv1D stores it.
-    Linear { out: u64, input: u64 },
-    /// `[out, in, k…]`.
-    Conv(Vec<u64>),
-    /// These extents.
-    Exact(Vec<u64>),
-    /// These extents, with any number of rows.
-    Rows(Vec<u64>),
-    /// One matrix for each expert behind an axis of theirs, of these two sides in either order; of one expert also
-    /// `[rows, columns]` alone.
-    Parameter { experts: u64, rows: u64, columns: u64 },
-    /// So many axes, of any extents.
-    Axes(usize),
-}
-
-impl Fit {
-    fn takes(&self, dims: &[u64]) -> bool {
-        match self {
-            Fit::Linear { out, input } => *dims == [*out, *input] || *dims == [*input, *out],
-            Fit::Conv(wanted) | Fit::Exact(wanted) => dims == wanted,
-            Fit::Rows(wanted) => dims.len() == wanted.len() && dims.get(1..) == wanted.get(1..),
-            Fit::Parameter { experts, rows, columns } => {
-                let stacked = *dims == [*experts, *rows, *columns] || *dims == [*experts, *columns, *rows];
-                stacked || (*experts == 1 && *dims == [*rows, *columns])
-            }
-            Fit::Axes(axes) => dims.len() == *axes,
-        }
-    }
-}
-
-impl fmt::Display for Fit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fit::Linear { out, input } => write!(f, "[{out}, {input}] or its transpose"),
-            Fit::Conv(dims) | Fit::Exact(dims) => write!(f, "{dims:?}"),
-            Fit::Rows(dims) => write!(f, "{:?} behind any number of rows", dims.get(1..).unwrap_or_default()),
-            Fit::Parameter { experts, rows, columns } => {
-                write!(f, "[{experts}, {rows}, {columns}], or its matrices transposed")
-            }
-            Fit::Axes(axes) => write!(f, "{axes} axes"),
-        }
-    }
-}
 
 /// Where every wanted tensor is.
 #[derive(Clone, Debug, Default)]
@@ -203,7 +145,8 @@ fn misses(names: &Names, wants: &[Want], base: &dyn Checkpoint) -> Misses {
     let mut misses = Misses::default();
     for want in wants {
         match names.source(&want.name, base) {
-            None if want.may_create => {}
+            None if want.creates == Creates::Anything => {}
+            None if want.creates == Creates::Heads && !is_of_layer(&want.name, base) => {}
             None => misses.missing.push(want.name.clone()),
             Some((_, info)) if want.fit.takes(info.shape.dims()) => {}
             Some((disk, info)) => {
@@ -216,6 +159,16 @@ fn misses(names: &Names, wants: &[Want], base: &dyn Checkpoint) -> Misses {
         }
     }
     misses
+}
+
+/// Whether a tensor belongs to a layer that the base has, under whatever prefix: `layers.7` and the like.
+fn is_of_layer(name: &str, base: &dyn Checkpoint) -> bool {
+    let parts: Vec<&str> = name.split('.').collect();
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(at) = parts.iter().position(is_number).filter(|at| *at > 0) else { return false };
+    let layer = format!("{}.{}.", parts[at - 1], parts[at]);
+    let inner = format!(".{layer}");
+    base.tensors().keys().any(|name| name.starts_with(&layer) || name.contains(&inner))
 }
 
 fn grouped(disk: &str, wanted: &[u64], dims: &[u64]) -> Option<Error> {
@@ -269,7 +222,8 @@ enum Way {
 
 /// Every prefix that would make one wanted tensor, which must be on disk, found.
 fn prefixes(wants: &[Want], index: &BTreeMap<String, String>) -> BTreeSet<Way> {
-    let Some(want) = wants.iter().find(|want| !want.may_create && !want.is_vocabulary).or(wants.first())
+    let Some(want) =
+        wants.iter().find(|want| want.creates == Creates::Nothing && !want.is_vocabulary).or(wants.first())
     else {
         return BTreeSet::new();
     };
@@ -419,7 +373,7 @@ pub(crate) fn placed(wants: &[Want], base: &dyn Checkpoint) -> Result<Places, Er
 
 #[cfg(test)]
 mod tests {
-    use super::{FAMILIES, Fit, Want, in_class, resolve};
+    use super::{Creates, FAMILIES, Fit, Want, in_class, resolve};
     use crate::error::Error;
     use fitment_core::checkpoint::MemoryCheckpoint;
     use fitment_core::container::write_container;
@@ -436,7 +390,7 @@ mod tests {
 
     fn want(name: &str) -> Want {
         let fit = Fit::Linear { out: 2, input: 3 };
-        Want { name: name.to_owned(), fit, may_create: false, is_vocabulary: false }
+        Want { name: name.to_owned(), fit, creates: Creates::Nothing, is_vocabulary: false }
     }
 
     fn find(on_disk: &[&str], wanted: &[&str]) -> Result<Vec<String>, Error> {

@@ -102,7 +102,13 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     check_options(id, options)?;
     match (reader(files, options), options.base) {
         (Err(Error::Unmapped { culprits }), Some(base)) if options.refit => {
-            refit::read(reader, files, options, base, culprits)
+            let fitted = refit::read(reader, files, options, base, culprits);
+            match fitted {
+                Err(Error::Unmapped { culprits }) if id == FormatId::Fitment => {
+                    refit::by_expert(reader, files, options, base).ok_or(Error::Unmapped { culprits })
+                }
+                fitted => fitted,
+            }
         }
         (Ok(_), _) if options.qkv_rows.is_some() => Err(Error::Option {
             option: "--qkv-rows".to_owned(),

@@ -13,7 +13,7 @@ use super::read::misfit as no_edits;
 use super::rules;
 use crate::error::Error;
 use crate::loss::Loss;
-use crate::names::{Fit, Want, resolve};
+use crate::names::{Creates, Fit, Want, resolve};
 use crate::pass::gather::rows;
 use fitment_core::Finding;
 use fitment_core::checkpoint::Checkpoint;
@@ -110,7 +110,7 @@ pub(super) fn place<'a>(
             Want {
                 name: unit.weight(),
                 fit: Fit::Linear { out, input },
-                may_create: false,
+                creates: Creates::Nothing,
                 is_vocabulary: false,
             }
         };

@@ -5,7 +5,7 @@ use crate::bind::bind;
 use crate::error::Error;
 use crate::files::Files;
 use crate::loss::Loss;
-use crate::names::{Fit, Places, Want, placed};
+use crate::names::{Creates, Fit, Places, Want, placed};
 use crate::pass::spots::{FORMS, Form};
 use crate::read::{Converted, ReadOptions};
 use crate::several;
@@ -110,13 +110,13 @@ fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<(Places,
         name: format!("{module}.weight"),
         // MLX has no Conv1D: what is stored transposed is of another tool's layout.
         fit: Fit::Exact(extents(module, unit).into()),
-        may_create: false,
+        creates: Creates::Nothing,
         is_vocabulary: is_vocabulary_module(module),
     };
     let of_whole = |(name, value): (&String, &Tensor<'_>)| Want {
         name: name.clone(),
         fit: Fit::Exact(value.dims().to_vec()),
-        may_create: false,
+        creates: Creates::Nothing,
         is_vocabulary: is_vocabulary_module(name.rsplit_once('.').map_or("", |(module, _)| module)),
     };
     let (experts, plain): (Vec<_>, Vec<_>) = folder.units.iter().partition(|(_, unit)| is_of_experts(unit));

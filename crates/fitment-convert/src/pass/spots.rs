@@ -3,7 +3,7 @@
 use super::experts::{Part, WORDS, Words, bundle, parts};
 use super::stacks::Stacks;
 use crate::error::{Clash, Error};
-use crate::names::{Fit, Want};
+use crate::names::{Creates, Fit, Want};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{AxisSlice, ExpertRange, IndexRange, LoraForm, Target, TensorName};
 
@@ -71,7 +71,7 @@ impl Spot {
             Form::Each(_) => Fit::Exact(vec![out, input]),
             Form::Stacked => Fit::Axes(3),
         };
-        Want { name: self.name(form), fit, may_create: false, is_vocabulary: false }
+        Want { name: self.name(form), fit, creates: Creates::Nothing, is_vocabulary: false }
     }
 
     /// Target, form and orientation of the edit on a tensor of this name, of so many experts, outputs and inputs.

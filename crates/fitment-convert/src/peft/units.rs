@@ -7,7 +7,7 @@ use super::inspect::Inspection;
 use super::keys::Whole;
 use super::scale::Scale;
 use super::tokens;
-use crate::names::{Fit, Want};
+use crate::names::{Creates, Fit, Want};
 use crate::tying::is_vocabulary_module;
 use fitment_core::model::{KeptTensor, Origin};
 use fitment_core::tensor::Tensor;
@@ -210,7 +210,11 @@ pub(super) fn wants(units: &[Unit<'_>]) -> Vec<Want> {
     let want = |unit: &Unit<'_>| Want {
         name: unit.name.clone(),
         fit: fit(unit, replaced.get(unit.name.as_str()).copied()),
-        may_create: matches!(unit.change, Change::Whole { is_saved: true, .. }) || unit.change.adds_nothing(),
+        creates: match &unit.change {
+            change if change.adds_nothing() => Creates::Anything,
+            Change::Whole { is_saved: true, .. } => Creates::Heads,
+            _ => Creates::Nothing,
+        },
         is_vocabulary: is_vocabulary_module(&unit.module),
     };
     units.iter().map(want).collect()
@@ -219,7 +223,9 @@ pub(super) fn wants(units: &[Unit<'_>]) -> Vec<Want> {
 /// The fit of a unit; behind a whole value, rows are those of the value.
 fn fit(unit: &Unit<'_>, replaced: Option<&Tensor<'_>>) -> Fit {
     match &unit.change {
-        Change::Whole { value, .. } => Fit::Rows(value.dims().to_vec()),
+        // Only a vocabulary grows.
+        Change::Whole { value, .. } if is_vocabulary_module(&unit.module) => Fit::Rows(value.dims().to_vec()),
+        Change::Whole { value, .. } => Fit::Exact(value.dims().to_vec()),
         Change::Rows { value, .. } => Fit::Rows(value.dims().to_vec()),
         Change::Add { value, .. } => Fit::Exact(value.dims().to_vec()),
         Change::Lora { kind, up, down, .. } => {

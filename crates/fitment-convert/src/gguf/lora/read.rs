@@ -5,7 +5,7 @@ use super::{A, B, EMBEDDING};
 use crate::bind::bind;
 use crate::error::Error;
 use crate::loss::Loss;
-use crate::names::{Fit, Places, Want, placed};
+use crate::names::{Creates, Fit, Places, Want, placed};
 use crate::pass::experts::bundle;
 use crate::pass::gather::gathered;
 use crate::pass::rows::{RowOrder, undone};
@@ -101,7 +101,7 @@ fn places(
                 (true, &[out, input]) => Fit::Exact(vec![input, out]),
                 _ => Fit::Exact(dims),
             },
-            may_create: false,
+            creates: Creates::Nothing,
             is_vocabulary: is_vocabulary_module(&module),
         })
     };

@@ -17,8 +17,11 @@ use crate::error::{Error, Unmapped};
 use crate::files::Files;
 use crate::formats::Reader;
 use crate::loss::Loss;
+use crate::pass::stacks::unstacked;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::checkpoint::Checkpoint;
+use fitment_core::model::{Edit, LoraForm};
+use std::collections::BTreeSet;
 use view::View;
 
 /// Reads an adapter whose targets the base lacks, by what it has of them in another form. Without such, `missing` is the error.
@@ -46,6 +49,36 @@ pub(crate) fn read<'a>(
         }
         Err(Error::Unmapped { .. }) => Err(Error::Unmapped { culprits: missing }),
         Err(other) => Err(other),
+    }
+}
+
+/// Reads a Fitment file of stacks of experts on a base that has the matrices of each by itself; `None` where it is bound to a base that
+/// has stacks, or has none.
+pub(crate) fn by_expert<'a>(
+    reader: Reader,
+    files: &Files<'a>,
+    options: &ReadOptions<'_>,
+    base: &dyn Checkpoint,
+) -> Option<Converted<'a>> {
+    let mut converted = reader(files, &ReadOptions { base: None, ..*options }).ok()?;
+    let stacks: BTreeSet<String> = converted.adapter.edits.iter().filter_map(stack).collect();
+    if stacks.is_empty() || converted.adapter.base.is_bound() {
+        return None;
+    }
+    converted.adapter.edits = unstacked(&converted.adapter, Some(base));
+    converted.adapter.base.tensors.retain(|tensor| !stacks.contains(tensor.name.as_str()));
+    bind(&mut converted.adapter, base).ok()?;
+    let last = |name: &String| name.rsplit('.').next().unwrap_or(name).to_owned();
+    let words: BTreeSet<String> = stacks.iter().map(last).collect();
+    let words = words.into_iter().collect::<Vec<_>>().join(", ");
+    converted.losses.push(loss(&words, "the matrices of each expert", stacks.len()));
+    Some(Converted { id: None, ..converted })
+}
+
+fn stack(edit: &Edit<'_>) -> Option<String> {
+    match edit {
+        Edit::Lora(lora) if lora.form == LoraForm::Stacked => Some(lora.target.name.to_string()),
+        _ => None,
     }
 }
 

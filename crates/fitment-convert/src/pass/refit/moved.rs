@@ -105,11 +105,13 @@ fn onto_slice<'a>(edit: &Edit<'a>, part: &Part, view: &View<'_>) -> Result<Edit<
             Edit::Add(Add { target, value, origin: Origin::default(), ..add.clone() })
         }
         Edit::Set(set) if set.rows.is_none() && !set.create && !set.reshape => {
-            if set.dtype == SetDtype::Stored && set.value.dtype() != whole.dtype {
-                return Err(refuse("it replaces a tensor in another dtype"));
+            let is_slice = !target.slice.is_empty();
+            if is_slice && set.dtype == SetDtype::Stored && set.value.dtype() != whole.dtype {
+                return Err(refuse("it replaces part of a tensor in another dtype"));
             }
+            let dtype = if is_slice { SetDtype::Base } else { set.dtype };
             let value = value(&set.value).ok_or_else(unfit)?;
-            Edit::Set(Set { target, value, dtype: SetDtype::Base, origin: Origin::default(), ..set.clone() })
+            Edit::Set(Set { target, value, dtype, origin: Origin::default(), ..set.clone() })
         }
         _ => return Err(refuse(WHOLE_ONLY)),
     })
@@ -138,25 +140,60 @@ fn joined(ranges: impl Iterator<Item = IndexRange>) -> Vec<IndexRange> {
     all
 }
 
+/// What of an edit is of one part: which rows of its tensors, and which slice of the part they are.
+struct Share {
+    rows: Vec<Option<usize>>,
+    target: Target,
+}
+
+/// The share of a part in an edit of the whole, or of rows of it; `None` when it has none. The outer `None` is for other slices.
+fn share(target: &Target, part: &Part) -> Option<Option<Share>> {
+    let places: BTreeMap<u64, usize> =
+        part.rows.iter().flat_map(IndexRange::indices).enumerate().map(|(own, row)| (row, own)).collect();
+    let given: Vec<u64> = match &target.slice[..] {
+        [] => part.rows.iter().flat_map(IndexRange::indices).collect(),
+        [slice] if slice.axis == 0 => slice.ranges.iter().flat_map(IndexRange::indices).collect(),
+        _ => return None,
+    };
+    let is_whole = target.slice.is_empty();
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    for (at, row) in given.iter().enumerate() {
+        if let Some(own) = places.get(row) {
+            found.push((*own, if is_whole { usize::try_from(*row).ok()? } else { at }));
+        }
+    }
+    found.sort_unstable();
+    if found.is_empty() {
+        return Some(None);
+    }
+    let mut own = renamed(&Target { slice: Vec::new(), ..target.clone() }, &part.name)?;
+    if found.len() < places.len() {
+        let one =
+            |(own, _): &(usize, usize)| IndexRange { start: *own as u64, end: *own as u64 + 1, step: 1 };
+        own.slice = vec![AxisSlice { axis: 0, ranges: joined(found.iter().map(one)) }];
+    }
+    Some(Some(Share { rows: found.into_iter().map(|(_, row)| Some(row)).collect(), target: own }))
+}
+
 /// The edits of the parts that the base has.
 fn into_parts<'a>(edit: &Edit<'a>, parts: &[Part]) -> Result<Vec<Edit<'a>>, Error> {
     let names = || parts.iter().map(|part| word(&part.name)).collect::<Vec<_>>().join(", ");
     let refuse = |reason| refused(edit, &names(), reason);
-    let mut edits = Vec::with_capacity(parts.len());
+    let target = edit.target().ok_or_else(|| refuse(WHOLE_ONLY))?;
+    let mut shares = Vec::with_capacity(parts.len());
+    for part in parts {
+        shares.extend(share(target, part).ok_or_else(|| refuse(WHOLE_ONLY))?);
+    }
+    let mut edits = Vec::with_capacity(shares.len());
     let blocks = match edit {
         Edit::Lora(lora) if lora.form == LoraForm::Matrix && !lora.transposed => {
-            blocks(lora, parts).ok_or_else(|| refuse("its factors are no matrices of numbers"))?
+            blocks(lora, &shares).ok_or_else(|| refuse("its factors are no matrices of numbers"))?
         }
         Edit::Lora(_) => return Err(refuse("it is no low-rank update of rows")),
         _ => Vec::new(),
     };
-    for (at, part) in parts.iter().enumerate() {
-        let target = edit.target().and_then(|target| renamed(target, &part.name));
-        let target = target.ok_or_else(|| refuse(WHOLE_ONLY))?;
-        let taken = |tensor: &Tensor<'a>| {
-            let rows: Vec<Option<usize>> = part.indices()?.into_iter().map(Some).collect();
-            gathered(tensor, 0, &rows)
-        };
+    for (at, Share { rows, target }) in shares.into_iter().enumerate() {
+        let taken = |tensor: &Tensor<'a>| gathered(tensor, 0, &rows);
         let unfit = || refuse("its rows are not those of the parts");
         let origin = Origin::default();
         match edit {
@@ -197,16 +234,12 @@ type Block<'a> = Option<(Tensor<'a>, Tensor<'a>)>;
 
 /// The factors of each part: its rows of `up`, without the columns that are zero there and not in another part. So a fused layer whose
 /// parts were adapted apart (`up` is a block diagonal) comes back as it was, and a part that was not adapted gets nothing.
-fn blocks<'a>(lora: &Lora<'a>, parts: &[Part]) -> Option<Vec<Block<'a>>> {
+fn blocks<'a>(lora: &Lora<'a>, shares: &[Share]) -> Option<Vec<Block<'a>>> {
     let rank = usize::try_from(lora.rank()).ok()?;
-    let mut ups = Vec::with_capacity(parts.len());
-    for part in parts {
-        let rows: Vec<Option<usize>> = part.indices()?.into_iter().map(Some).collect();
-        ups.push(gathered(&lora.up, 0, &rows)?);
-    }
+    let ups = shares.iter().map(|share| gathered(&lora.up, 0, &share.rows)).collect::<Option<Vec<_>>>()?;
     let used: Vec<Vec<bool>> = ups.iter().map(|up| used_columns(up, rank)).collect::<Option<_>>()?;
     let is_used_at_all = |column: usize| used.iter().any(|part| part[column]);
-    let mut blocks = Vec::with_capacity(parts.len());
+    let mut blocks = Vec::with_capacity(shares.len());
     for (up, used) in ups.into_iter().zip(&used) {
         let kept: Vec<Option<usize>> =
             (0..rank).filter(|column| used[*column] || !is_used_at_all(*column)).map(Some).collect();

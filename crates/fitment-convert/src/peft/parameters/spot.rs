@@ -3,7 +3,7 @@
 use super::Parameter;
 use super::layout::Class;
 use crate::error::{Clash, Error};
-use crate::names::{Fit, Names, Want, resolve};
+use crate::names::{Creates, Fit, Names, Want, resolve};
 use crate::pass::experts::{Part, WORDS, Words, bundle, parts};
 use fitment_core::checkpoint::Checkpoint;
 
@@ -50,7 +50,7 @@ pub(in crate::peft) fn find(
 }
 
 fn wants_of(parameter: &Parameter<'_>, form: Form) -> Vec<Want> {
-    let want = |name: String, fit: Fit| Want { name, fit, may_create: false, is_vocabulary: false };
+    let want = |name: String, fit: Fit| Want { name, fit, creates: Creates::Nothing, is_vocabulary: false };
     let (a, b) = parameter.sides();
     match form.filter(|_| !parts(parameter.word()).is_empty()) {
         Some(words) => {
