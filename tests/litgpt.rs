@@ -105,6 +105,8 @@ fn every_breach_is_named() {
         ("a key twice", replaced(TRAINING, "lora_r: 3", "lora_r: 3\nlora_r: 3"), &rules::I_CONFIG),
         ("no rank", replaced(TRAINING, "lora_r: 3", "lora_r: 0"), &rules::I_CONFIG),
         ("no alpha", replaced(TRAINING, "lora_alpha: 5", "lora_alpha: .nan"), &rules::I_CONFIG),
+        ("rsLoRA", replaced(TRAINING, "lora_r: 3", "lora_r: 3\nuse_rslora: true"), &rules::I_VARIANT),
+        ("patterns", replaced(TRAINING, "lora_r: 3", "lora_r: 3\nalpha_pattern: {q: 1}"), &rules::I_VARIANT),
         ("no flag", replaced(TRAINING, "lora_query: true", "lora_query: 1"), &rules::I_CONFIG),
         ("no heads", replaced(MODEL, "n_head: 4", "n_head: null"), &rules::I_CONFIG),
         ("odd groups", replaced(MODEL, "n_query_groups: 2", "n_query_groups: 3"), &rules::I_CONFIG),
@@ -128,4 +130,16 @@ fn every_breach_is_named() {
     for case in CASES {
         assert_eq!(check(&files(&adapter_of(case)), None).unwrap(), [], "{case}");
     }
+}
+
+#[test]
+fn alpha_0_and_unknown_keys_are_warned_of() {
+    let said = |from: &'static str, to: &'static str| {
+        let folder = with("llama_default", TRAINING, |text| text.replace(from, to));
+        let read = read(&files(&folder), &ReadOptions::default()).unwrap();
+        read.findings.iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!(said("lora_alpha: 5", "lora_alpha: 0"), [rules::I_ALPHA_ZERO.code]);
+    assert_eq!(said("lora_r: 3", "lora_r: 3\nlora_twist: 1"), [rules::I_CONFIG_KEY.code]);
+    assert_eq!(said("lora_r: 3", "lora_r: 3\nuse_rslora: false\nother: 1"), []);
 }

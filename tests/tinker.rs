@@ -100,6 +100,75 @@ fn changed(case: &str, change: impl Fn(&str, Stored) -> Option<(String, Stored)>
     folder
 }
 
+/// A case with the tensors of one module under another name as well.
+fn twice(case: &str, from: &str, to: &str) -> Folder {
+    let mut folder = adapter_of(case);
+    let mut all = tensors(&folder[WEIGHTS]);
+    let copies: Tensors = all
+        .iter()
+        .filter(|(key, _)| key.contains(from))
+        .map(|(key, tensor)| (key.replace(from, to), tensor.clone()))
+        .collect();
+    assert!(!copies.is_empty(), "{from}");
+    all.extend(copies);
+    folder.insert(WEIGHTS.to_owned(), stored(&all));
+    folder
+}
+
+fn attention_twice() -> Folder {
+    twice("gpt_oss", "layers.0.attn.", "layers.0.self_attn.")
+}
+
+fn head_twice() -> Folder {
+    twice("qwen3", "model.unembed_tokens", "lm_head")
+}
+
+#[test]
+fn one_module_under_two_names_is_refused_with_both_keys() {
+    for (folder, keys) in [
+        (attention_twice(), ["layers.0.attn.q_proj.lora_A", "layers.0.self_attn.q_proj.lora_A"]),
+        (head_twice(), ["model.unembed_tokens.lora_A", "base_model.model.lm_head.lora_A"]),
+    ] {
+        let found = check(&files(&folder), None).unwrap();
+        let said = |finding: &fitment_core::Finding| {
+            let text = finding.to_string();
+            finding.code == rules::K_TWICE.code && keys.iter().all(|key| text.contains(key))
+        };
+        assert!(found.iter().any(said), "{found:?}");
+    }
+}
+
+/// The base has four: of each stack the first two are left.
+#[test]
+fn a_stack_of_fewer_experts_than_the_base_is_a_mismatch_with_both_numbers() {
+    let folder = changed("qwen3_moe", |key, (dtype, mut dims, mut bytes)| {
+        if key.contains("experts") && dims[0] == 4 {
+            dims[0] = 2;
+            bytes.truncate(bytes.len() / 2);
+        }
+        Some((key.to_owned(), (dtype, dims, bytes)))
+    });
+    let base = CheckpointDir::open(&fixture("tinker/qwen3_moe/base"), Access::Map).unwrap();
+    let options = ReadOptions { base: Some(&base), ..ReadOptions::default() };
+    let error = read(&files(&folder), &options).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Mismatch { .. }), "{text}");
+    assert!(text.contains("asks for 2 experts") && text.contains("has 4"), "{text}");
+}
+
+#[test]
+fn alpha_0_and_unknown_keys_are_warned_of() {
+    let said = |config: &str| {
+        let mut folder = adapter_of("qwen3_moe");
+        folder.insert(CONFIG.to_owned(), config.as_bytes().to_vec());
+        let read = read(&files(&folder), &ReadOptions::default()).unwrap();
+        read.findings.iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!(said(r#"{"r": 2, "lora_alpha": 0}"#), [rules::K_ALPHA_ZERO.code]);
+    assert_eq!(said(r#"{"r": 2, "lora_alpha": 5, "lora_twist": 1}"#), [rules::K_CONFIG_KEY.code]);
+    assert_eq!(said(r#"{"r": 2, "lora_alpha": 5, "use_rslora": false, "bias": "none"}"#), []);
+}
+
 fn zeros(dims: &[u64]) -> Stored {
     (Dtype::F32, dims.to_vec(), vec![0; 4 * dims.iter().product::<u64>() as usize])
 }
@@ -158,6 +227,11 @@ fn every_breach_is_named() {
         ("another tensor", renamed("lora_A.weight", "lora_E.weight"), &rules::K_KEY),
         ("no lora_B", without("o_proj.lora_B.weight"), &rules::K_UNIT),
         ("integers", integers, &rules::K_VALUE),
+        ("an attention under two names", attention_twice(), &rules::K_TWICE),
+        ("a head under two names", head_twice(), &rules::K_TWICE),
+        ("rsLoRA", config(r#"{"r": 2, "lora_alpha": 5, "use_rslora": true}"#), &rules::K_VARIANT),
+        ("patterns", config(r#"{"r": 2, "lora_alpha": 5, "alpha_pattern": {"w1": 3}}"#), &rules::K_VARIANT),
+        ("biases", config(r#"{"r": 2, "lora_alpha": 5, "bias": "lora_only"}"#), &rules::K_VARIANT),
     ];
     let from = || ReadOptions { from: Some(FormatId::Tinker), ..ReadOptions::default() };
     for (what, folder, rule) in &cases {

@@ -8,9 +8,12 @@ use fitment_core::finding::Rule;
 use fitment_core::model::Edit;
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_io::{Access, CheckpointDir};
+use fitment_tests::compare::distance;
 use fitment_tests::folder::{Folder, Tensors, applied, changed_torch, files, load, tensors};
-use fitment_tests::place::fixture;
+use fitment_tests::place::{fixture, scratch};
+use fitment_tests::program::fitment;
 use std::fs;
+use std::path::Path;
 
 const WEIGHTS: &str = "adapter_model.pt";
 const OF_PEFT: &str = "adapter_model.safetensors";
@@ -169,6 +172,9 @@ fn every_breach_is_named() {
         ("no JSON", config("{"), &rules::U_CONFIG),
         ("no alpha", config(r#"{"r": 3}"#), &rules::U_CONFIG),
         ("another r", config(r#"{"r": 4, "lora_alpha": 5.0}"#), &rules::U_CONFIG),
+        ("rsLoRA", config(r#"{"r": 3, "lora_alpha": 5.0, "use_rslora": true}"#), &rules::U_VARIANT),
+        ("DoRA", config(r#"{"r": 3, "lora_alpha": 5.0, "use_dora": true}"#), &rules::U_VARIANT),
+        ("patterns", config(r#"{"r": 3, "lora_alpha": 5.0, "rank_pattern": {"q": 1}}"#), &rules::U_VARIANT),
     ];
     for (what, folder, rule) in &cases {
         let found = check(&files(folder), None).unwrap();
@@ -197,4 +203,60 @@ fn heads_that_the_rows_are_not_of_are_a_mismatch() {
     let mut other = adapter_of("llama");
     other.insert("config.json".to_owned(), br#"{"model_type": "mllama", "num_attention_heads": 4}"#.to_vec());
     assert!(matches!(read(&files(&other), &options("llama")), Err(Error::Unsupported { .. })));
+}
+
+/// The base with the adapter applied, with its warnings.
+fn applied_to(base: &Path, adapter: &Path, said: &[&str]) -> (Tensors, String) {
+    let room = scratch();
+    let out = room.path().join("out");
+    let output =
+        fitment().arg("apply").args([base, adapter]).args(said).arg("-o").arg(&out).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    (tensors(&fs::read(out.join("model.safetensors")).unwrap()), text)
+}
+
+/// As PEFT's, written on its own base, an adapter has names and rows of its own model, whatever it is applied to.
+#[test]
+fn rows_and_names_are_those_of_the_model_that_it_was_trained_on() {
+    let base = |case: &str| fixture("torchtune").join(case).join("base");
+    for (case, other) in [("llama", "qwen2"), ("llama", "phi3"), ("qwen2", "llama")] {
+        let adapter = fixture("torchtune").join(case).join("adapter");
+        let said = ["--from", "torchtune"];
+        let room = scratch();
+        let peft = room.path().join("peft");
+        let mut convert = fitment();
+        convert.arg("convert").arg(&adapter).args(said).args(["--to", "peft", "--allow-loss"]);
+        let output = convert.arg("-o").arg(&peft).arg("--base").arg(base(case)).output().unwrap();
+        assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stderr));
+        let (ours, text) = applied_to(&base(other), &adapter, &said);
+        let (wanted, _) = applied_to(&base(other), &peft, &[]);
+        assert!(text.contains(rules::U_FAMILY.code.0), "{case} on {other}: {text}");
+        for (name, tensor) in &ours {
+            let far = distance(tensor.0, &tensor.2, &wanted[name].2, None);
+            assert!(far.relative <= 1e-6, "{case} on {other}: {name}: {far:?}");
+        }
+    }
+    // Rows of one module that Llama has as three.
+    let base = CheckpointDir::open(&base("llama"), Access::Map).unwrap();
+    let refused =
+        read(&files(&adapter_of("phi3")), &ReadOptions { base: Some(&base), ..options("phi3") }).unwrap_err();
+    assert!(refused.to_string().contains("qkv_proj"), "{refused}");
+}
+
+#[test]
+fn alpha_0_and_unknown_keys_are_warned_of() {
+    let said = |config: Option<&str>, alpha| {
+        let mut folder = adapter_of("llama_dora");
+        match config {
+            Some(text) => drop(folder.insert(CONFIG.to_owned(), text.as_bytes().to_vec())),
+            None => drop(folder.remove(CONFIG)),
+        }
+        let read = read(&files(&folder), &ReadOptions { alpha, ..options("llama_dora") }).unwrap();
+        read.findings.iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!(said(None, Some("0")), [rules::U_ALPHA_ZERO.code]);
+    assert_eq!(said(Some(r#"{"r": 3, "lora_alpha": 0}"#), None), [rules::U_ALPHA_ZERO.code]);
+    let odd = r#"{"r": 3, "lora_alpha": 5, "lora_twist": 1, "use_dora": true}"#;
+    assert_eq!(said(Some(odd), None), [rules::U_CONFIG_KEY.code]);
 }

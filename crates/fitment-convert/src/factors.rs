@@ -4,6 +4,7 @@ use crate::bind::bind;
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::names::{Creates, Fit, Names, Want, resolve};
+use crate::pass::experts::all_of;
 use crate::read::ReadOptions;
 use crate::tying::{flag_scales_logits, is_head_module, is_vocabulary_module};
 use fitment_core::Adapter;
@@ -117,7 +118,7 @@ pub(crate) fn adapter<'a>(
             let mut expected = BTreeMap::new();
             for one in factors {
                 refuse_head(&one, model.is_tied)?;
-                let target = target(&one.place, &one.place.first())?;
+                let target = target(&one.place, &one.place.first(), None)?;
                 expected.insert((target.name.clone(), target.experts), one.place.dims.clone());
                 adapter.edits.push(Edit::Lora(lora(one, target)));
             }
@@ -138,7 +139,10 @@ fn want(factors: &Factors<'_>) -> Want {
 }
 
 /// The target, by the first tensor's name on disk.
-fn target(place: &Place, disk: &str) -> Result<Target, Error> {
+///
+/// # Errors
+/// [`Error::Mismatch`] where the base has more experts.
+fn target(place: &Place, disk: &str, base: Option<&dyn Checkpoint>) -> Result<Target, Error> {
     let slice = place.slice.clone();
     let Some(count) = place.experts else {
         return Ok(Target { slice, ..Target::whole(TensorName::new(disk)?) });
@@ -150,7 +154,9 @@ fn target(place: &Place, disk: &str) -> Result<Target, Error> {
             hint: "check the file: no model has so many".to_owned(),
         });
     }
-    let name = TensorName::new(disk.replacen(".experts.0.", ".experts.{e}.", 1))?;
+    let bundle = disk.replacen(".experts.0.", ".experts.{e}.", 1);
+    base.map_or(Ok(()), |base| all_of(&bundle, count, base))?;
+    let name = TensorName::new(&bundle)?;
     Ok(Target { slice, experts: Some(ExpertRange { start: 0, end: count }), ..Target::whole(name) })
 }
 
@@ -166,7 +172,7 @@ fn place(factors: &Factors<'_>, names: &Names, base: &dyn Checkpoint) -> Result<
     let name = factors.place.first();
     let disk = names.on_disk(&name);
     let Some(tied) = names.tied_with(&name) else {
-        return Ok((target(&factors.place, disk.unwrap_or(&name))?, false));
+        return Ok((target(&factors.place, disk.unwrap_or(&name), Some(base))?, false));
     };
     if flag_scales_logits(base.config()) {
         return Err(Error::Unsupported {
@@ -176,11 +182,11 @@ fn place(factors: &Factors<'_>, names: &Names, base: &dyn Checkpoint) -> Result<
         });
     }
     if let Some(disk) = disk {
-        return Ok((target(&factors.place, disk)?, true));
+        return Ok((target(&factors.place, disk, Some(base))?, true));
     }
     let owner = names.on_disk(&tied.owner).unwrap_or(&tied.owner);
     let uses = vec![TensorName::new(&name)?];
-    Ok((Target { uses, ..target(&factors.place, owner)? }, true))
+    Ok((Target { uses, ..target(&factors.place, owner, Some(base))? }, true))
 }
 
 /// Without a base, a head that may be the embedding.

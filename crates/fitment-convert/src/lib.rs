@@ -82,6 +82,7 @@ mod formats;
 pub mod gguf;
 pub mod litgpt;
 
+mod lora_keys;
 mod loss;
 pub mod mlx;
 mod model_config;

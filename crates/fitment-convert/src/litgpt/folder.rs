@@ -4,6 +4,7 @@ use super::names::{FUSED, Family, Part, layer};
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
+use crate::lora_keys::beyond_plain;
 use crate::model_config::Heads;
 use crate::pairs::{self, Pair, Role, Spelling};
 use crate::{several, weights, yaml};
@@ -15,6 +16,19 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const WEIGHTS: &str = "lit_model.pth.lora";
 pub(super) const TRAINING: &str = "hyperparameters.yaml";
 pub(super) const MODEL: &str = "model_config.yaml";
+
+/// Keys of [`TRAINING`] about LoRA that are litgpt's own.
+const OWN_KEYS: &[&str] = &[
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_query",
+    "lora_key",
+    "lora_value",
+    "lora_projection",
+    "lora_mlp",
+    "lora_head",
+];
 
 /// How its keys are spelled.
 pub(super) const SPELLING: Spelling = Spelling {
@@ -107,6 +121,7 @@ impl<'a> Folder<'a> {
         let mut asked = Asked { findings: Vec::new() };
         let rank = asked.count(training, "lora_r");
         let alpha = asked.number(training, "lora_alpha");
+        self.check_training(training);
         let flags = ["lora_query", "lora_key", "lora_value"].map(|flag| asked.flag(training, flag));
         let name = asked.text(model, "name");
         let mlp_class = asked.text(model, "mlp_class_name");
@@ -140,6 +155,21 @@ impl<'a> Folder<'a> {
         let base_name = training.get("checkpoint_dir").and_then(Value::as_str).map(str::to_owned);
         let said = Said { rank: rank?, alpha: alpha?, parts, family: family?, heads: heads?, base_name };
         is_sound.then_some(said)
+    }
+
+    /// Alpha 0, and what is not litgpt's own: of other keys than these of LoRA the file has many.
+    fn check_training(&mut self, training: &Map<String, Value>) {
+        if training.get("lora_alpha").and_then(Value::as_f64) == Some(0.0) {
+            self.report(&rules::I_ALPHA_ZERO, "lora_alpha", "is 0");
+        }
+        let is_of_lora = |key: &str| {
+            key.starts_with("lora_")
+                || key.starts_with("use_")
+                || matches!(key, "rank_pattern" | "alpha_pattern")
+        };
+        let of_lora = training.iter().filter(|(key, _)| is_of_lora(key));
+        let of_lora: Map<String, Value> = of_lora.map(|(key, value)| (key.clone(), value.clone())).collect();
+        self.findings.extend(beyond_plain(&of_lora, OWN_KEYS, [&rules::I_VARIANT, &rules::I_CONFIG_KEY]));
     }
 
     fn read_weights(&mut self, bytes: &'a [u8]) {

@@ -9,6 +9,9 @@ fitment_core::rule_table! {
     I_UNIT = "I006" Error "litgpt: tensors" "Every module has `lora_A` and `lora_B`." => "The file is damaged, or was filtered: save it again.";
     I_SHAPE = "I007" Error "litgpt: tensors" "`lora_A` is `[r, in]`, `lora_B` `[out, r]`, by `lora_r`; of `attn.qkv` `[n·r, in]` and `[rows, r]`, by the heads of the n that are trained." => "The file is of another model or another training than the configs beside it.";
     I_VALUE = "I008" Error "litgpt: tensors" "Weights are F32, F16 or BF16." => "Save the file again in the dtype in which it was trained.";
+    I_VARIANT = "I009" Error "litgpt: config" "`hyperparameters.yaml` says plain LoRA: no variant of it." => "litgpt writes none of these: find out what changed the file, or wrote the adapter.";
+    I_CONFIG_KEY = "I010" Warning "litgpt: config" "Keys `lora_…` and `use_…` of `hyperparameters.yaml` are litgpt's." => "If it changes what the adapter does, this tool does not know it.";
+    I_ALPHA_ZERO = "I011" Warning "litgpt: config" "`lora_alpha` is not 0." => "With alpha 0 the adapter does nothing.";
 }
 
 #[cfg(test)]

@@ -160,7 +160,12 @@ impl<'a> Folder<'a> {
             self.report(&rules::X_UNSUPPORTED, "lora_parameters.alpha", message);
         }
         match parameters.get("scale").and_then(Value::as_f64).filter(|scale| scale.is_finite()) {
-            Some(scale) => self.config.scale = scale,
+            Some(scale) => {
+                self.config.scale = scale;
+                if scale == 0.0 {
+                    self.report(&rules::X_SCALE_ZERO, "lora_parameters.scale", "is 0");
+                }
+            }
             None => self.report(&rules::X_CONFIG, "lora_parameters.scale", "is no number, or missing"),
         }
         match parameters.get("rank").map(Value::as_u64) {

@@ -12,6 +12,7 @@ fitment_core::rule_table! {
     X_VALUE = "X009" Error "mlx: tensors" "Weights are F32, F16 or BF16, and finite." => "The training diverged: go back to a checkpoint before it.";
     X_RANK = "X010" Warning "mlx: config" "`rank` is the rank of the tensors." => "The tensors count. Correct `rank`: mlx-lm refuses the file.";
     X_OLD_EXPERTS = "X011" Warning "mlx: tensors" "`lora_a` of experts is `[E, r, in]`." => "mlx-lm of October 2025 and later refuses the file; `fitment convert --to mlx` writes it as they have it.";
+    X_SCALE_ZERO = "X012" Warning "mlx: config" "`scale` is not 0." => "With scale 0 the adapter does nothing.";
 }
 
 #[cfg(test)]

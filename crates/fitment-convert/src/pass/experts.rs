@@ -2,6 +2,8 @@
 
 use super::pad::padded;
 use super::sum::{Product, alike, rescaled, sum};
+use crate::error::{Clash, Error};
+use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::Edit;
 use fitment_core::tensor::{Shape, Tensor};
 
@@ -63,6 +65,22 @@ pub(crate) fn bundle(first: &str) -> Option<String> {
     const FIRST: &str = ".experts.0.";
     let at = first.rfind(FIRST)?;
     Some(format!("{}.experts.{{e}}.{}", &first[..at], &first[at + FIRST.len()..]))
+}
+
+/// Whether a bundle of so many experts, the first ones, has every expert of the base.
+///
+/// # Errors
+/// [`Error::Mismatch`] with both numbers, where the base has more.
+pub(crate) fn all_of(bundle: &str, experts: u64, base: &dyn Checkpoint) -> Result<(), Error> {
+    let is_there =
+        |number: &u64| base.tensors().contains_key(&bundle.replacen("{e}", &number.to_string(), 1));
+    if !bundle.contains("{e}") || !is_there(&experts) {
+        return Ok(());
+    }
+    let more = (experts..).take_while(is_there).count() as u64;
+    let (target, expected) = (bundle.to_owned(), format!("{experts} experts"));
+    let found = experts.saturating_add(more).to_string();
+    Err(Error::Mismatch { culprits: vec![Clash { target, expected, found }] })
 }
 
 /// One of the tensors along the first axis.

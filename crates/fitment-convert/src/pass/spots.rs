@@ -1,6 +1,6 @@
 //! Where a base has one of the matrices of a layer's experts: in a tensor of each expert, or in a stack of all.
 
-use super::experts::{Part, WORDS, Words, bundle, parts};
+use super::experts::{Part, WORDS, Words, all_of, bundle, parts};
 use super::stacks::Stacks;
 use crate::error::{Clash, Error};
 use crate::names::{Creates, Fit, Want};
@@ -89,10 +89,7 @@ impl Spot {
         };
         if let Form::Each(_) = form {
             let name = bundle(disk).unwrap_or_else(|| disk.to_owned());
-            let next = name.replacen("{e}", &experts.to_string(), 1);
-            if base.is_some_and(|base| base.tensors().contains_key(&next)) {
-                return clash(name, format!("{experts} experts"), "more".to_owned());
-            }
+            base.map_or(Ok(()), |base| all_of(&name, experts, base))?;
             let range = Some(ExpertRange { start: 0, end: experts });
             let target = Target { experts: range, ..Target::whole(TensorName::new(name)?) };
             return Ok((target, LoraForm::Matrix, false));

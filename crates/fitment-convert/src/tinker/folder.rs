@@ -4,6 +4,7 @@ use super::names::{Module, is_own, module};
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
+use crate::lora_keys::beyond_plain;
 use crate::pairs::{self, Pair, Role, Spelling};
 use crate::{several, weights};
 use fitment_core::container::{Profile, read_header};
@@ -94,9 +95,13 @@ impl<'a> Folder<'a> {
         if self.alpha.is_none() {
             self.report(&rules::K_CONFIG, "lora_alpha", "is no number, or missing");
         }
+        if self.alpha == Some(0.0) {
+            self.report(&rules::K_ALPHA_ZERO, "lora_alpha", "is 0");
+        }
         if self.rank.is_none() {
             self.report(&rules::K_CONFIG, "r", "is no whole number above 0, or missing");
         }
+        self.findings.extend(beyond_plain(&fields, &[], [&rules::K_VARIANT, &rules::K_CONFIG_KEY]));
     }
 
     fn read_weights(&mut self, bytes: &'a [u8]) {
@@ -118,8 +123,21 @@ impl<'a> Folder<'a> {
         let found: Vec<Finding> =
             pairs.iter().filter_map(|(path, pair)| fault(path, pair, self.rank)).collect();
         self.findings.extend(found);
+        self.findings.extend(twice(&pairs));
         self.pairs = pairs;
     }
+}
+
+/// Modules that two paths name, each by its own keys.
+fn twice(pairs: &BTreeMap<String, Pair<'_>>) -> Vec<Finding> {
+    let mut known: BTreeMap<Module, &str> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for path in pairs.keys() {
+        let Some(first) = module(path).and_then(|place| known.insert(place, path)) else { continue };
+        let [first, second] = [first, path].map(|path| format!("{PREFIX}{}", SPELLING.key_of(path, Role::A)));
+        findings.push(Finding::new(&rules::K_TWICE, second, format!("is of the same module as {first}")));
+    }
+    findings
 }
 
 /// What is wrong with the tensors of a module.

@@ -1,7 +1,7 @@
 //! Tinker's modules by the names of transformers' classes.
 
 /// Where a product goes in transformers' class.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Module {
     /// A linear layer, by its path.
     Linear(String),
@@ -12,7 +12,7 @@ pub(super) enum Module {
 }
 
 /// A part of a fused linear attention, in the order of its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Split {
     Query,
     Key,
@@ -33,7 +33,7 @@ impl Split {
 }
 
 /// A part of each expert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Gate,
     Down,

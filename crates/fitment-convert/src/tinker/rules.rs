@@ -10,6 +10,10 @@ fitment_core::rule_table! {
     K_SHAPE = "K007" Error "tinker: tensors" "`lora_A` is `[r, in]`, `lora_B` `[out, r]`, by the config's `r`; of experts with their number in front, which is 1 for what they share, but not for both." => "The file is damaged, or was put together from two.";
     K_VALUE = "K008" Error "tinker: tensors" "Weights are F32, F16 or BF16." => "Download the adapter again.";
     K_TIED = "K009" Note "tinker: keys" "`unembed_tokens` is trained where the base has a head of its own." => "tinker-cookbook merges it into the embedding, and so into the input too. Here it is of the head alone, as it was trained; the result has a head of its own.";
+    K_TWICE = "K010" Error "tinker: keys" "No two modules of the file are one in the model." => "Two spellings of one module contradict each other: download the adapter again.";
+    K_VARIANT = "K011" Error "tinker: config" "The config says plain LoRA: no variant, no patterns, no biases." => "Tinker writes none of these: find out what changed the config, or wrote the adapter.";
+    K_CONFIG_KEY = "K012" Warning "tinker: config" "The config holds only keys of PEFT 0.21." => "If it changes what the adapter does, this tool does not know it.";
+    K_ALPHA_ZERO = "K013" Warning "tinker: config" "`lora_alpha` is not 0." => "With alpha 0 the adapter does nothing.";
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::names::Place;
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
+use crate::lora_keys::beyond_plain;
 use crate::pairs::{self, Pair, Role, Spelling};
 use crate::{several, weights};
 use fitment_core::finding::Rule;
@@ -130,6 +131,8 @@ impl<'a> Folder<'a> {
             Some(rank) => self.rank = Some(rank),
             None => self.report(&rules::U_CONFIG, "r", "is no whole number, or missing"),
         }
+        self.findings.extend(self.alpha.and_then(zero));
+        self.findings.extend(beyond_plain(&fields, &[], [&rules::U_VARIANT, &rules::U_CONFIG_KEY]));
     }
 
     fn read_weights(&mut self, path: &str, bytes: &'a [u8]) {
@@ -156,7 +159,18 @@ impl<'a> Folder<'a> {
             ));
         }
         self.findings.extend(found);
+        // The magnitudes say DoRA, and torchtune's own config does not.
+        if self.units.values().any(|unit| unit.pair.magnitude.is_some()) {
+            let says_dora =
+                |finding: &Finding| finding.code == rules::U_VARIANT.code && finding.place == "use_dora";
+            self.findings.retain(|finding| !says_dora(finding));
+        }
     }
+}
+
+/// What is to be said of alpha.
+pub(super) fn zero(alpha: f64) -> Option<Finding> {
+    (alpha == 0.0).then(|| Finding::new(&rules::U_ALPHA_ZERO, "lora_alpha", "is 0"))
 }
 
 /// What is wrong with the tensors of a module.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `adapter_model.pt` (to 0.4 `adapter_N.pt`) | a torch file: `MODULE.lora_a.weight`, `MODULE.lora_b.weight`, of DoRA `MODULE.magnitude`, by torchtune's names |
 //! | `adapter_config.json` | `r` and `lora_alpha`; missing for Phi, where `--alpha` says it |
-//! | `config.json` | the base's, which torchtune copies beside: its type and its numbers of heads |
+//! | `config.json` | the base's, which torchtune copies beside: its type and its numbers of heads, which count before those of `--base` |
 //!
 //! | stored | shape | becomes |
 //! |---|---|---|

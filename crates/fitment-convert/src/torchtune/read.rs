@@ -12,9 +12,9 @@ use crate::pass::gather::gathered;
 use crate::pass::rows::undone;
 use crate::read::{Converted, ReadOptions};
 use crate::several;
-use fitment_core::Severity;
 use fitment_core::model::{Origin, Source};
 use fitment_core::tensor::Tensor;
+use fitment_core::{Finding, Severity};
 use serde_json::{Map, Value};
 
 /// Reads an adapter: a `lora` for each module.
@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 /// files nor options say alpha or the base's heads; those of a base that does not fit.
 pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converted<'a>, Error> {
     let folder = folder::open(files, options.adapter_name)?;
-    let (errors, findings): (Vec<_>, Vec<_>) =
+    let (errors, mut findings): (Vec<_>, Vec<_>) =
         folder.findings.iter().cloned().partition(|finding| finding.severity == Severity::Error);
     if let [first, ..] = &errors[..]
         && let Some(other) = errors.iter().find(|finding| finding.code == rules::U_UNSUPPORTED.code)
@@ -40,8 +40,13 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         return Err(Error::Malformed { findings: errors });
     }
     let alpha = said_alpha(&folder, options)?;
-    let config = options.base.and_then(|base| base.config()).or(folder.model.as_ref());
+    if folder.alpha.is_none() {
+        findings.extend(folder::zero(alpha));
+    }
+    let of_base = options.base.and_then(|base| base.config());
+    let config = trained_on(folder.model.as_ref(), of_base);
     let (family, heads) = family(config)?;
+    findings.extend(of_base.and_then(|of_base| other_family(family, config?, of_base)));
     let factors = folder.units.iter().map(|(place, unit)| factors(*place, unit, alpha, family, &heads));
     let factors = factors.collect::<Result<Vec<_>, Error>>()?;
     let place = (&*folder.prefix, &*folder.others);
@@ -74,6 +79,32 @@ fn said_alpha(folder: &Folder<'_>, options: &ReadOptions<'_>) -> Result<f64, Err
     }
 }
 
+fn model_type(config: &Map<String, Value>) -> Option<&str> {
+    config.get("model_type").and_then(Value::as_str)
+}
+
+/// The config of the model that the adapter was trained on. The one beside it is of that model, whatever the base is; it counts
+/// unless it lacks the type, or the heads where the base is of the same type.
+fn trained_on<'c>(
+    own: Option<&'c Map<String, Value>>,
+    of_base: Option<&'c Map<String, Value>>,
+) -> Option<&'c Map<String, Value>> {
+    let (Some(beside), Some(base)) = (own, of_base) else { return own.or(of_base) };
+    let is_enough = || Heads::of(beside).is_some() || model_type(beside) != model_type(base);
+    if model_type(beside).is_some() && is_enough() { own } else { of_base }
+}
+
+/// What is to be said of a base whose names or rows differ from those of the model that the adapter was trained on.
+fn other_family(
+    family: Family,
+    config: &Map<String, Value>,
+    of_base: &Map<String, Value>,
+) -> Option<Finding> {
+    let kind = model_type(of_base)?;
+    let message = format!("it says model_type {:?}, the base is {kind:?}", model_type(config)?);
+    (Family::of(kind) != Some(family)).then(|| Finding::new(&rules::U_FAMILY, MODEL_CONFIG, message))
+}
+
 /// How the names and the rows of the base differ from torchtune's.
 fn family(config: Option<&Map<String, Value>>) -> Result<(Family, Heads), Error> {
     let ambiguous = |what: &str, reason: &str| Error::Ambiguous {
@@ -85,7 +116,7 @@ fn family(config: Option<&Map<String, Value>>) -> Result<(Family, Heads), Error>
         let reason = "torchtune has names and rows of its own, which depend on the type of the model and on its heads, and there is no config.json";
         ambiguous("the model", reason)
     })?;
-    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let model_type = model_type(config).unwrap_or_default();
     let family = Family::of(model_type).ok_or_else(|| Error::Unsupported {
         what: format!("model_type {model_type:?}"),
         reason: "torchtune's names and rows of it are not known here".to_owned(),

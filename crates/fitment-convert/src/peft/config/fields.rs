@@ -1,5 +1,6 @@
 //! Typed access to the config's JSON: a value of another type is a finding and reads as absent.
 
+use crate::lora_keys::brief;
 use crate::peft::rules;
 use fitment_core::Finding;
 use serde_json::{Map, Value};
@@ -99,14 +100,4 @@ pub(super) fn positive(value: &Value) -> Option<u64> {
 
 fn texts(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
-}
-
-/// A value as a message shows it.
-pub(super) fn brief(value: &Value) -> String {
-    const SHOWN: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
-    }
 }

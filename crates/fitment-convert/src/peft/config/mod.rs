@@ -1,72 +1,20 @@
 //! `adapter_config.json`, strictly: PEFT's own meaning of every key that decides what the adapter does.
 
 mod fields;
-mod variants;
 mod version;
 
-pub(super) use variants::Refusal;
+pub(super) use crate::lora_keys::Refusal;
 pub(super) use version::{Dating, PatternRule, Version};
 
 use super::methods::Method;
 use super::rules;
 use crate::error::one_line;
+use crate::lora_keys::{self, OTHER_KEYS, READ_KEYS, brief};
 use fields::{Fields, TextOrTexts, positive};
 use fitment_core::Finding;
 use fitment_core::json::{self, JsonFault};
 use fitment_core::limits::MAX_CONFIG_BYTES;
 use serde_json::{Map, Value};
-
-/// Keys of `LoraConfig` that change nothing here, or that [`variants`] looks at.
-const OTHER_KEYS: &[&str] = &[
-    "alora_invocation_tokens",
-    "arrow_config",
-    "corda_config",
-    "enable_lora",
-    "eva_config",
-    "inference_mode",
-    "init_lora_weights",
-    "kasa_config",
-    "layer_replication",
-    "loftq_config",
-    "lora_dropout",
-    "lora_ga_config",
-    "megatron_config",
-    "megatron_core",
-    "merge_weights",
-    "monteclora_config",
-    "peft_type",
-    "qalora_group_size",
-    "runtime_config",
-    "use_bdlora",
-    "use_qalora",
-    "velora_config",
-];
-
-/// Keys that [`Config`] holds.
-const READ_KEYS: &[&str] = &[
-    "alpha_pattern",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "bias",
-    "ensure_weight_tying",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_bias",
-    "modules_to_save",
-    "peft_version",
-    "r",
-    "rank_pattern",
-    "revision",
-    "target_modules",
-    "target_parameters",
-    "task_type",
-    "trainable_token_indices",
-    "use_dora",
-    "use_rslora",
-];
 
 /// What a LoRA config says. PEFT's defaults are filled in, but for alpha.
 #[derive(Clone, Debug)]
@@ -170,7 +118,7 @@ fn of_object(map: &Map<String, Value>) -> Parsed {
         // The keys of another method are not known here.
         None if fields.findings.is_empty() => {
             note_unknown_keys(map, &mut fields);
-            variants::refused(&mut fields)
+            refused_variant(map, &mut fields)
         }
         None => None,
     };
@@ -210,10 +158,17 @@ fn refused_method(fields: &mut Fields<'_>) -> Option<Refusal> {
     }
 }
 
+fn refused_variant(map: &Map<String, Value>, fields: &mut Fields<'_>) -> Option<Refusal> {
+    lora_keys::refused(map).unwrap_or_else(|(key, message)| {
+        fields.fault(key, message);
+        None
+    })
+}
+
 fn note_unknown_keys(map: &Map<String, Value>, fields: &mut Fields<'_>) {
     let known = |key: &str| OTHER_KEYS.contains(&key) || READ_KEYS.contains(&key);
     for (key, value) in map.iter().filter(|(key, _)| !known(key)) {
-        let message = format!("is {}; PEFT 0.21 ignores this key", fields::brief(value));
+        let message = format!("is {}; PEFT 0.21 ignores this key", brief(value));
         fields.findings.push(Finding::new(&rules::P_CONFIG_KEY, one_line(key), message));
     }
 }
@@ -320,8 +275,7 @@ fn tokens(fields: &mut Fields<'_>) -> Option<Tokens> {
         value => indices(value).map(Tokens::Embedding),
     };
     if read.is_none() {
-        let message =
-            format!("is {}, expected token indices, or a map from modules to them", fields::brief(value));
+        let message = format!("is {}, expected token indices, or a map from modules to them", brief(value));
         fields.fault("trainable_token_indices", message);
     }
     read
