@@ -136,6 +136,8 @@ fn one_module_under_two_names_is_refused_with_both_keys() {
         };
         assert!(found.iter().any(said), "{found:?}");
     }
+    let error = read(&files(&head_twice()), &ReadOptions::default()).unwrap_err();
+    assert_eq!(error.hint().unwrap(), rules::K_TWICE.remedy);
 }
 
 /// The base has four: of each stack the first two are left.

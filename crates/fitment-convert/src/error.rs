@@ -1,4 +1,4 @@
-use crate::formats::{Ask, FormatId};
+use crate::formats::{Ask, Checks, FORMATS, FormatId};
 use fitment_core::Finding;
 use fitment_core::checkpoint::CheckpointError;
 
@@ -151,7 +151,8 @@ impl Error {
             Error::Malformed { findings } if findings.len() > 1 => {
                 Some("`fitment validate` lists all of them".to_owned())
             }
-            Error::Malformed { .. } | Error::Base(_) | Error::NoSuchWay { .. } | Error::Core(_) => None,
+            Error::Malformed { findings } => findings.first().and_then(remedy),
+            Error::Base(_) | Error::NoSuchWay { .. } | Error::Core(_) => None,
         }
     }
 }
@@ -161,6 +162,16 @@ fn torch_remedy(findings: &[Finding]) -> Option<String> {
     let rule =
         fitment_torch::rules::ALL.iter().find(|rule| Some(rule.code) == findings.first().map(|f| f.code))?;
     (rule.code != fitment_torch::rules::T_KIND.code).then(|| rule.remedy.to_owned())
+}
+
+/// What the rule of a format says to do. Of what is not read at all, the message says it.
+fn remedy(finding: &Finding) -> Option<String> {
+    let checks = FORMATS.iter().filter_map(|format| format.checks.as_ref());
+    let of_format = |checks: &Checks| {
+        let rule = checks.rules.iter().find(|rule| rule.code == finding.code)?;
+        (rule.code != checks.unsupported.code).then(|| rule.remedy.to_owned())
+    };
+    checks.into_iter().find_map(of_format)
 }
 
 /// A foreign text as part of a message of one line: control characters escaped, all else as it is.
