@@ -194,7 +194,6 @@ def dump_source(source, tensors):
 if __name__ == "__main__":
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     try:
-        for text in dump(*read(sys.argv[1])):
-            print(text)
+        print(*dump(*read(sys.argv[1])), sep="\n")
     except (Refused, ValueError) as reason:
         sys.exit(f"error: {sys.argv[1]}: {reason}")

@@ -105,7 +105,10 @@ fn whole_way(case: &Case, adapter: &Path, adapter_name: Option<&str>, expected: 
     succeed(&label, &[&"validate", &file, &"--base", &base]);
     succeed(&label, &[&"apply", &base, &file, &"-o", &out]);
     let counts = compare(case, &label, &out, &case.folder.join(expected));
-    comes_back(&label, &room.path().join("back"), &file, adapter, adapter_name);
+    // Factors of experts in an older layout go back in today's: fitment-convert's tests hold that against PEFT.
+    if !case.name.starts_with("experts_0_") {
+        comes_back(&label, &room.path().join("back"), &file, adapter, adapter_name);
+    }
     unbound_is_the_same_or_asks(&label, &convert, (&base, &out));
     counts
 }
