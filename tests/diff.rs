@@ -1,17 +1,18 @@
 //! A diff applied to its base gives the tuned checkpoint, bit for bit, in every form.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_apply::{Input, Options as ApplyOptions, Plan, execute};
+mod applied;
+
+use applied::applied;
+use fitment_apply::{Input, Options as ApplyOptions, Plan};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint, TensorInfo};
 use fitment_core::container::write_container;
 use fitment_core::model::{ConfigValue, Edit};
 use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_diff::{Diff, Error, Form, LowRank, MemorySpool, Options, diff};
-use fitment_tests::sink::Sink;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 
 const FORMS: [Form; 3] = [Form::Bits, Form::Sparse, Form::Add];
 
@@ -38,21 +39,6 @@ fn noise(dims: &[u64], seed: u64, step: usize) -> Tensor<'static> {
     tensor(Dtype::BF16, dims, (0..count).flat_map(|at| value(at).to_le_bytes()).collect())
 }
 
-fn applied(
-    adapter: &Adapter<'_>,
-    base: &dyn Checkpoint,
-) -> Result<BTreeMap<String, (TensorInfo, Vec<u8>)>, String> {
-    let input = Input { adapter, weight: 1.0, name: "diff".to_owned() };
-    let plan = Plan::new(&[input], base, &ApplyOptions::default()).map_err(|refusal| refusal.to_string())?;
-    let sink = Sink::new(base);
-    execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).map_err(|error| error.to_string())?;
-    let mut written = sink.into_written();
-    let output = |tensor: &fitment_core::checkpoint::OutputTensor| {
-        (tensor.name.clone(), (tensor.info.clone(), written.remove(&tensor.name).unwrap_or_default()))
-    };
-    Ok(plan.tensors().map(output).collect())
-}
-
 /// Compares, writes the file, reads it back, applies it, and compares with the tuned checkpoint.
 fn there(base: &dyn Checkpoint, tuned: &dyn Checkpoint, form: Form) -> (Diff, Vec<u8>) {
     let spool = MemorySpool::default();
@@ -60,7 +46,7 @@ fn there(base: &dyn Checkpoint, tuned: &dyn Checkpoint, form: Form) -> (Diff, Ve
     let spooled = spool.into_bytes();
     let file = fitment_core::to_bytes(&diff.adapter(tuned, &spooled).unwrap()).unwrap();
     let adapter = fitment_core::read(&file).unwrap();
-    let written = applied(&adapter, base).unwrap();
+    let written = applied(&[(&adapter, 1.0)], base).unwrap();
     assert_eq!(written.keys().collect::<Vec<_>>(), tuned.tensors().keys().collect::<Vec<_>>());
     for (name, (info, bytes)) in &written {
         assert_eq!(info, &tuned.tensors()[name], "{name}");
@@ -191,12 +177,12 @@ fn a_changed_tensor_that_was_said_to_be_unchanged_is_found() {
     let mut other = base.clone();
     other.insert("norm".to_owned(), noise(&[5], 9, 1));
     let other = file(&other);
-    let error = applied(&adapter, &MemoryCheckpoint::new(&other, None).unwrap()).unwrap_err();
+    let error = applied(&[(&adapter, 1.0)], &MemoryCheckpoint::new(&other, None).unwrap()).unwrap_err();
     assert!(error.contains("norm differs"), "{error}");
     let mut other = base;
     other.remove("norm");
     let other = file(&other);
-    let error = applied(&adapter, &MemoryCheckpoint::new(&other, None).unwrap()).unwrap_err();
+    let error = applied(&[(&adapter, 1.0)], &MemoryCheckpoint::new(&other, None).unwrap()).unwrap_err();
     assert!(error.contains("norm"), "{error}");
 }
 
@@ -231,8 +217,8 @@ fn diffs_chain_and_are_not_applied_twice() {
         other => panic!("{}", other.kind()),
     };
     assert_eq!(results(&first).1, results(&second).0);
-    assert!(applied(&first, &steps[1]).unwrap_err().contains("already applied"));
-    assert!(applied(&second, &steps[0]).unwrap_err().contains("w differs"));
+    assert!(applied(&[(&first, 1.0)], &steps[1]).unwrap_err().contains("already applied"));
+    assert!(applied(&[(&second, 1.0)], &steps[0]).unwrap_err().contains("w differs"));
 }
 
 #[test]
@@ -282,7 +268,7 @@ fn a_tensor_of_another_shape_is_stored_and_named() {
             assert_eq!(diff.summary.others, [("head".to_owned(), info(&[4, 6]), info(dims))]);
             let adapter = fitment_core::read(&bytes).unwrap();
             assert!(matches!(&adapter.edits[0], Edit::Set(set) if set.reshape), "{dims:?}");
-            let again = applied(&adapter, &tuned);
+            let again = applied(&[(&adapter, 1.0)], &tuned);
             if form == Form::Bits {
                 assert!(again.unwrap_err().contains("already applied"), "{dims:?}");
             }
@@ -314,8 +300,8 @@ fn a_tensor_stored_whole_does_not_hide_that_a_diff_is_applied_already() {
         adapter.edits.iter().map(Edit::kind).collect::<Vec<_>>(),
         [&["set"; 6][..], &["bits"]].concat()
     );
-    assert!(applied(&adapter, &tuned).unwrap_err().contains("already applied: w is"));
-    let error = applied(&adapter, &other).unwrap_err();
+    assert!(applied(&[(&adapter, 1.0)], &tuned).unwrap_err().contains("already applied: w is"));
+    let error = applied(&[(&adapter, 1.0)], &other).unwrap_err();
     assert!(error.contains("this is not the base") && error.contains('w'), "{error}");
     let allowed = ApplyOptions { allow_base_mismatch: true, ..ApplyOptions::default() };
     let input = Input { adapter: &adapter, weight: 1.0, name: "diff".to_owned() };
@@ -451,7 +437,7 @@ fn matrices_are_approximated_and_say_how_far() {
         if matches!(wanted, LowRank::Rank(_)) || low_ranks[1] == "add" {
             assert_eq!(edit("rough").kind(), low_ranks[1], "{wanted:?}");
         }
-        let written = applied(&adapter, &base).unwrap();
+        let written = applied(&[(&adapter, 1.0)], &base).unwrap();
         for (name, (_, restored)) in &written {
             let wanted_bytes = tuned.read(name).unwrap();
             let of_it = |edit: &&Edit<'_>| edit.target().is_some_and(|target| target.name.as_str() == name);

@@ -1,7 +1,9 @@
 //! LoRA in GGUF: factors as llama.cpp's converter has them, the same model on both ways, and every breach named.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_apply::{Input as Applied, Options as ApplyOptions, Plan, execute};
+mod applied;
+
+use applied::weights;
 use fitment_convert::gguf::{Container, Value, check, rules};
 use fitment_convert::{Error, Files, FormatId, Loss, OutputFile, ReadOptions, WriteOptions, read, write};
 use fitment_core::Adapter;
@@ -11,12 +13,10 @@ use fitment_core::tensor::{Dtype, Shape, Tensor};
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_tests::compare::values;
 use fitment_tests::place::fixture;
-use fitment_tests::sink::Sink;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 fn cases() -> Vec<PathBuf> {
     let folders = fs::read_dir(fixture("gguf-lora")).unwrap().map(|entry| entry.unwrap().path());
@@ -113,33 +113,24 @@ fn factors_are_those_of_the_converter() {
     }
 }
 
-/// The tensors of the base with an adapter applied.
-fn applied(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> BTreeMap<String, Vec<u8>> {
-    let inputs = [Applied { adapter, weight: 1.0, name: "a".to_owned() }];
-    let plan = Plan::new(&inputs, base, &ApplyOptions::default()).unwrap();
-    let sink = Sink::new(base);
-    execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).unwrap();
-    sink.into_written()
-}
-
 #[test]
 fn applied_it_is_the_same_from_every_format() {
     // Of these the converter's file does not say the same, or llama.cpp holds only part.
     let odd = ["llama_ranks", "llama_rslora", "llama_tied"];
     for case in cases().iter().filter(|case| !odd.contains(&case.file_name().unwrap().to_str().unwrap())) {
         with_peft(case, |adapter, base| {
-            let wanted = applied(adapter, base);
+            let wanted = weights(adapter, base);
             let options = ReadOptions { base: Some(base), ..ReadOptions::default() };
             let (ours, _) = written(adapter, Some(base));
             for bytes in [ours, fs::read(case.join("lora.gguf")).unwrap()] {
                 let back = read(&one(&bytes), &options).unwrap().adapter;
-                assert!(applied(&back, base) == wanted, "{}", case.display());
+                assert!(weights(&back, base) == wanted, "{}", case.display());
                 let peft = write(&back, FormatId::Peft, &WriteOptions::on(Some(base))).unwrap();
                 assert!(losing(&peft.losses).is_empty(), "{}: {:?}", case.display(), peft.losses);
                 let folder: Vec<(String, Vec<u8>)> = peft.files.iter().map(bytes_of).collect();
                 let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
                 let around = read(&files, &options).unwrap().adapter;
-                assert!(applied(&around, base) == wanted, "{}", case.display());
+                assert!(weights(&around, base) == wanted, "{}", case.display());
             }
         });
     }
@@ -151,7 +142,7 @@ fn a_tied_embedding_is_changed_at_both_ends_as_export_lora_does() {
     let (base, bytes) = (base(&case), fs::read(case.join("lora.gguf")).unwrap());
     let options = ReadOptions { base: Some(&base), ..ReadOptions::default() };
     let adapter = read(&one(&bytes), &options).unwrap().adapter;
-    let changed = applied(&adapter, &base);
+    let changed = weights(&adapter, &base);
     let merged = fs::read(case.join("merged.gguf")).unwrap();
     let merged = &tensors(&merged)["token_embd.weight"].1;
     let ours = values(Dtype::F32, &changed["model.embed_tokens.weight"]);
@@ -161,7 +152,7 @@ fn a_tied_embedding_is_changed_at_both_ends_as_export_lora_does() {
     let peft = write(&adapter, FormatId::Peft, &WriteOptions::on(Some(&base))).unwrap();
     let folder: Vec<(String, Vec<u8>)> = peft.files.iter().map(bytes_of).collect();
     let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
-    let around = applied(&read(&files, &options).unwrap().adapter, &base);
+    let around = weights(&read(&files, &options).unwrap().adapter, &base);
     for name in ["model.embed_tokens.weight", "lm_head.weight"] {
         assert!(around[name] == changed["model.embed_tokens.weight"], "{name}");
     }

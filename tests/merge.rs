@@ -1,7 +1,9 @@
 //! Exact merges: applied to a base, the merged adapter gives what applying the list gives.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_apply::{Input as Applied, Options as ApplyOptions, Plan, execute};
+mod applied;
+
+use applied::{Applied, applied};
 use fitment_convert::{Files, ReadOptions};
 use fitment_core::Adapter;
 use fitment_core::checkpoint::{Checkpoint, TensorInfo};
@@ -10,32 +12,13 @@ use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_math::round::{Element, decode};
 use fitment_merge::{Error, Input, Limit, Options, merge};
 use fitment_tests::place::fixture;
-use fitment_tests::sink::Sink;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 /// A base and the adapters that fit it, by their names.
 type Family = (CheckpointDir, Vec<(String, Vec<u8>)>);
-
-type Result_ = BTreeMap<String, (TensorInfo, Vec<u8>)>;
-
-fn applied(adapters: &[(&Adapter<'_>, f64)], base: &dyn Checkpoint) -> Result<Result_, String> {
-    let inputs: Vec<Applied<'_>> = adapters
-        .iter()
-        .map(|(adapter, weight)| Applied { adapter, weight: *weight, name: "a".to_owned() })
-        .collect();
-    let plan = Plan::new(&inputs, base, &ApplyOptions::default()).map_err(|refusal| refusal.to_string())?;
-    let sink = Sink::new(base);
-    execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).map_err(|error| error.to_string())?;
-    let mut written = sink.into_written();
-    let output = |tensor: &fitment_core::checkpoint::OutputTensor| {
-        (tensor.name.clone(), (tensor.info.clone(), written.remove(&tensor.name).unwrap_or_default()))
-    };
-    Ok(plan.tensors().map(output).collect())
-}
 
 fn numbers(info: &TensorInfo, bytes: &[u8]) -> Vec<f64> {
     let mut numbers = vec![0.0; info.shape.elements() as usize];
@@ -45,7 +28,7 @@ fn numbers(info: &TensorInfo, bytes: &[u8]) -> Vec<f64> {
 
 /// The largest difference of two checkpoints, relative to the largest element of its tensor; 16-bit elements may round to
 /// neighbours, a few of them.
-fn assert_same(found: &Result_, expected: &Result_, what: &str) {
+fn assert_same(found: &Applied, expected: &Applied, what: &str) {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
     for (name, (info, bytes)) in expected {
         let (other, theirs) = &found[name];
@@ -184,7 +167,7 @@ fn the_best_rank_is_as_near_as_it_says() {
     let file = bytes_of(&files, &base).unwrap();
     let adapter = fitment_core::read(&file).unwrap();
     let whole = applied(&[(&adapter, 1.0)], &base).unwrap();
-    let delta = |result: &Result_, name: &str| {
+    let delta = |result: &Applied, name: &str| {
         let (info, bytes) = &result[name];
         let base = numbers(info, &base.read(name).unwrap());
         numbers(info, bytes).iter().zip(&base).map(|(a, b)| a - b).collect::<Vec<f64>>()

@@ -1,7 +1,9 @@
 //! Adapters on a base that has their linear layers fused, or apart: the weights that PEFT merges in the other form.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_apply::{Input as Applied, Options as ApplyOptions, Plan, execute};
+mod applied;
+
+use applied::weights;
 use fitment_convert::{
     Converted, Error, FormatId, Loss, OutputFile, QkvRows, ReadOptions, WriteOptions, read, write,
 };
@@ -13,11 +15,9 @@ use fitment_core::tensor::{Shape, Tensor};
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_tests::compare::distance;
 use fitment_tests::place::fixture;
-use fitment_tests::sink::Sink;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 /// Adapter, form that it was made on, form that it is to be fitted to.
 const CASES: &[(&str, &str, &str)] = &[
@@ -61,14 +61,6 @@ fn refit<'a>(
     read(&files.iter().collect(), &ReadOptions { refit: true, qkv_rows: rows, ..options(base) })
 }
 
-fn applied(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> BTreeMap<String, Vec<u8>> {
-    let inputs = [Applied { adapter, weight: 1.0, name: "a".to_owned() }];
-    let plan = Plan::new(&inputs, base, &ApplyOptions::default()).unwrap();
-    let sink = Sink::new(base);
-    execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).unwrap();
-    sink.into_written()
-}
-
 fn memory(files: &[OutputFile<'_>]) -> Vec<(String, Vec<u8>)> {
     let bytes = |file: &OutputFile<'_>| {
         let mut bytes = Vec::new();
@@ -100,7 +92,7 @@ fn what_is_fitted_gives_the_weights_that_peft_merges() {
         let (base, files) = (base(name, onto), AdapterFiles::load(&path(name)).unwrap());
         let converted =
             refit(&files, &base, rows(name, onto)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_merged(name, &applied(&converted.adapter, &base), &base);
+        assert_merged(name, &weights(&converted.adapter, &base), &base);
         let is_listed = |loss: &Loss| matches!(loss, Loss::Refitted { .. });
         assert!(converted.losses.iter().any(is_listed), "{name}: {:?}", converted.losses);
         assert!(!converted.losses.iter().any(Loss::changes_function), "{name}: {:?}", converted.losses);
@@ -118,7 +110,7 @@ fn a_fitted_adapter_is_written_for_the_base_and_computes_the_same() {
         let folder = memory(&written.files);
         let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
         let again = read(&files, &options(&base)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_merged(name, &applied(&again.adapter, &base), &base);
+        assert_merged(name, &weights(&again.adapter, &base), &base);
     }
 }
 
@@ -172,7 +164,7 @@ fn a_bound_file_knows_its_weights_in_the_other_form() {
         fitted.base.is_bound()
             && fitted.base.find(None, "model.layers.0.self_attn.qkv_proj.weight").is_some()
     );
-    assert_merged("phi3/of_split", &applied(&fitted, &other), &other);
+    assert_merged("phi3/of_split", &weights(&fitted, &other), &other);
     // The same names, other weights.
     let strange = Changed::new(&other, "model.layers.0.self_attn.qkv_proj.weight");
     let error = read(&files, &ReadOptions { base: Some(&strange), ..how }).unwrap_err();
@@ -265,7 +257,7 @@ fn mlx_gets_whole_modules() {
         let folder = memory(&written.files);
         let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
         let again = read(&files, &options(&base)).unwrap().adapter;
-        assert_merged(name, &applied(&again, &base), &base);
+        assert_merged(name, &weights(&again, &base), &base);
     }
 }
 
@@ -318,7 +310,7 @@ fn single_experts_are_fitted_to_a_stack() {
     let was = read(&files.iter().collect(), &options(&own)).unwrap().adapter;
     let fitted = refit(&files, &stack, None).unwrap();
     assert!(!fitted.losses.iter().any(Loss::changes_function), "{:?}", fitted.losses);
-    let (wanted, found) = (applied(&was, &own), applied(&fitted.adapter, &stack));
+    let (wanted, found) = (weights(&was, &own), weights(&fitted.adapter, &stack));
     let mut compared = 0;
     for (name, tensor) in &wanted {
         let Some((block, rest)) = name.split_once(".block_sparse_moe.experts.") else { continue };
@@ -340,7 +332,7 @@ fn single_experts_are_fitted_to_a_stack() {
     let folder = memory(&written.files);
     let files = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
     let again = read(&files, &options(&stack)).unwrap().adapter;
-    assert!(applied(&again, &stack) == found);
+    assert!(weights(&again, &stack) == found);
 }
 
 /// What PEFT saves of one LoRA on `o_proj`, and of `q_proj` whole.
@@ -385,7 +377,7 @@ fn a_whole_module_of_a_layer_is_fitted_and_never_created_beside() {
     assert!(matches!(error, Error::Unmapped { .. }), "{error}");
     let fitted = read(&listed(&folder), &ReadOptions { refit: true, ..options(&fused) }).unwrap().adapter;
     let plain = read(&listed(&folder), &options(&split)).unwrap().adapter;
-    let (on_fused, on_split) = (applied(&fitted, &fused), applied(&plain, &split));
+    let (on_fused, on_split) = (weights(&fitted, &fused), weights(&plain, &split));
     let qkv = "model.layers.0.self_attn.qkv_proj.weight";
     let own = &on_split["model.layers.0.self_attn.q_proj.weight"];
     assert!(
@@ -412,7 +404,7 @@ fn what_was_fitted_to_a_whole_goes_back_to_its_parts() {
         let file = memory(&written.files);
         let how = ReadOptions { refit: true, qkv_rows: rows, ..options(&own) };
         let back = read(&listed(&file), &how).unwrap_or_else(|error| panic!("{name}: {error}")).adapter;
-        assert!(applied(&back, &own) == applied(&was, &own), "{name}");
+        assert!(weights(&back, &own) == weights(&was, &own), "{name}");
     }
 }
 
@@ -428,5 +420,5 @@ fn stacks_of_an_unbound_file_come_apart_for_a_base_of_single_experts() {
     let file = memory(&written.files);
     let fitted = read(&listed(&file), &ReadOptions { refit: true, ..options(&own) }).unwrap();
     assert!(fitted.losses.iter().any(|loss| matches!(loss, Loss::Refitted { .. })), "{:?}", fitted.losses);
-    assert!(applied(&fitted.adapter, &own) == applied(&was, &own));
+    assert!(weights(&fitted.adapter, &own) == weights(&was, &own));
 }

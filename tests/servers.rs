@@ -1,22 +1,21 @@
 //! What servers make of every fixture of PEFT. `BLESS=1` rewrites `fixtures/peft/servers.txt`; the diff is to be read.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use fitment_apply::{Input as Applied, Options as ApplyOptions, Plan, execute};
+mod applied;
+
+use applied::weights;
 use fitment_convert::{Files, FormatId, Loss, OutputFile, Preset, ReadOptions, WriteOptions, read, write};
+use fitment_core::Severity;
 use fitment_core::checkpoint::Checkpoint;
-use fitment_core::{Adapter, Severity};
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_tests::compare::{Distance, distance};
 use fitment_tests::place::fixture;
-use fitment_tests::sink::Sink;
 use fitment_validate::servers::{SERVERS, Server, find};
 use fitment_validate::{Input, Options, Outcome, validate};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 fn judged(folder: &Path, name: Option<&str>, base: Option<&Path>, server: &'static Server) -> Outcome {
     let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
@@ -109,14 +108,6 @@ fn rules_are_whole_sentences_and_servers_have_names_of_their_own() {
     }
 }
 
-fn applied(adapter: &Adapter<'_>, base: &dyn Checkpoint) -> BTreeMap<String, Vec<u8>> {
-    let inputs = [Applied { adapter, weight: 1.0, name: "a".to_owned() }];
-    let plan = Plan::new(&inputs, base, &ApplyOptions::default()).unwrap();
-    let sink = Sink::new(base);
-    execute(&plan, base, &sink, &|_| (), &AtomicBool::new(false)).unwrap();
-    sink.into_written()
-}
-
 /// Files by their paths.
 type Folder = Vec<(String, Vec<u8>)>;
 
@@ -138,7 +129,7 @@ fn servable(folder: &Path, name: Option<&str>, base: &dyn Checkpoint) -> Option<
     let folder: Folder = written.files.iter().map(bytes).collect();
     let files: Files<'_> = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
     let back = read(&files, &ReadOptions { base: Some(base), ..ReadOptions::default() }).unwrap().adapter;
-    let (wanted, found) = (applied(&adapter, base), applied(&back, base));
+    let (wanted, found) = (weights(&adapter, base), weights(&back, base));
     assert_eq!(wanted.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
     let mut farthest = Distance::default();
     for (name, bytes) in &wanted {

@@ -6,6 +6,13 @@ use crate::loss::Loss;
 use fitment_core::model::SourceFile;
 use std::collections::BTreeSet;
 
+/// The sub-folders (with a slash behind; empty for the root) that hold a file of this name.
+pub(crate) fn folders_with(files: &Files<'_>, name: &str) -> BTreeSet<String> {
+    let folder = |path: &str| path.strip_suffix(name).map(str::to_owned);
+    let is_folder = |folder: &String| folder.is_empty() || folder.ends_with('/');
+    files.iter().filter_map(|(path, _)| folder(path)).filter(is_folder).collect()
+}
+
 /// The sub-folder (with a slash behind it; empty for the root) of the adapter that is named, or of the only one. The root
 /// counts as meant where an adapter lies there: its tool loads that one when it is given the folder.
 ///

@@ -11,7 +11,7 @@ use crate::{several, weights, yaml};
 use fitment_core::Finding;
 use fitment_core::finding::Rule;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub(super) const WEIGHTS: &str = "lit_model.pth.lora";
 pub(super) const TRAINING: &str = "hyperparameters.yaml";
@@ -66,14 +66,7 @@ pub(super) struct Folder<'a> {
 
 /// Whether there is anything of this tool among the files.
 pub(super) fn is_there(files: &Files<'_>) -> bool {
-    !folders(files).is_empty()
-}
-
-/// The sub-folders (with slash; empty for the root) that hold weights.
-fn folders(files: &Files<'_>) -> BTreeSet<String> {
-    let folder = |path: &str| path.strip_suffix(WEIGHTS).map(str::to_owned);
-    let of_name = |folder: &String| folder.is_empty() || folder.ends_with('/');
-    files.iter().filter_map(|(path, _)| folder(path)).filter(of_name).collect()
+    !several::folders_with(files, WEIGHTS).is_empty()
 }
 
 /// Opens the folder that is meant.
@@ -81,7 +74,7 @@ fn folders(files: &Files<'_>) -> BTreeSet<String> {
 /// # Errors
 /// [`Error::Ambiguous`] when there are several and none is named, or not the one that is.
 pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<Folder<'a>, Error> {
-    let mut all = folders(files);
+    let mut all = several::folders_with(files, WEIGHTS);
     let prefix = several::choose(&all, adapter_name)?;
     all.remove(&prefix);
     let mut folder = Folder { others: all.into_iter().collect(), prefix, ..Folder::default() };

@@ -1,6 +1,7 @@
 //! litgpt's modules by the names of transformers' classes, family by family.
 
 use crate::model_config::Heads;
+use crate::pass::rows::in_turns;
 use fitment_core::model::IndexRange;
 
 /// How transformers has a model. litgpt decides so, by the model's name and its feed-forward class.
@@ -116,10 +117,10 @@ impl Family {
         let (layer, _) = layer(path).filter(|(_, rest)| *rest == FUSED)?;
         let (queries, keys) = (Part::Query.len(heads), Part::Key.len(heads));
         let all = queries.saturating_add(keys.saturating_mul(2));
-        let (start, len, name) = match part {
-            Part::Query => (0, queries, "q_proj"),
-            Part::Key => (queries, keys, "k_proj"),
-            Part::Value => (queries.saturating_add(keys), keys, "v_proj"),
+        let (at, start, len, name) = match part {
+            Part::Query => (0, 0, queries, "q_proj"),
+            Part::Key => (1, queries, keys, "k_proj"),
+            Part::Value => (2, queries.saturating_add(keys), keys, "v_proj"),
         };
         let range = |start: u64, len: u64| IndexRange { start, end: start.saturating_add(len), step: 1 };
         Some(match self {
@@ -133,9 +134,7 @@ impl Family {
                 let name =
                     if self == Neox { "attention.query_key_value" } else { "self_attention.query_key_value" };
                 // Every group has its queries, then one key, then one value.
-                let (group, own) = (all / heads.keys.max(1), len / heads.keys.max(1));
-                let ahead = start / heads.keys.max(1);
-                let rows = (0..heads.keys).map(|number| range(number * group + ahead, own)).collect();
+                let rows = in_turns(&[queries, keys, keys], heads.keys)?.into_iter().nth(at)?;
                 Place { module: self.below(layer, name), rows, all }
             }
         })

@@ -8,7 +8,7 @@ use fitment_core::model::Edit;
 use fitment_core::tensor::{Shape, Tensor};
 
 /// What of an expert a matrix is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     /// The gate of its MLP.
     Gate,
@@ -16,6 +16,11 @@ pub(crate) enum Part {
     Up,
     /// The way back.
     Down,
+}
+
+impl Part {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Gate, Self::Up, Self::Down];
 }
 
 /// What the matrices of an expert are called in checkpoints that store each by itself.
@@ -33,6 +38,11 @@ pub(crate) const WORDS: [Words; 2] = [
 ];
 
 impl Words {
+    /// The part that a word is for.
+    pub(crate) fn part(&self, word: &str) -> Option<Part> {
+        Part::ALL.into_iter().find(|part| self.of(*part) == word)
+    }
+
     /// The word for a part.
     pub(crate) fn of(&self, part: Part) -> &'static str {
         match part {

@@ -1,5 +1,6 @@
 //! Edits of parts of a tensor, and several of one tensor, as one edit of all of it: for formats that adapt a module once, and whole.
 
+use super::permute::reshaped;
 use super::sum::{Product, alike, rescaled, sum};
 use super::whole::whole;
 use crate::loss::Loss;
@@ -102,8 +103,7 @@ fn magnitude<'a>(loras: &[Lora<'a>], dims: &[u64]) -> Option<Magnitude<'a>> {
         if magnitude.axis != 0 || !is_alike {
             return None;
         }
-        let flat = Shape::new(&[magnitude.value.elements()]).ok()?;
-        let value = Tensor::new(magnitude.value.dtype(), flat, magnitude.value.data().clone()).ok()?;
+        let value = reshaped(&magnitude.value, &[magnitude.value.elements()])?;
         parts.push((rows(&lora.target, axis, dims)?, value));
     }
     let (value, is_complete) = placed(parts, *dims.get(axis)?)?;

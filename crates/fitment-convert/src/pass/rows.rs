@@ -1,5 +1,27 @@
 //! Orders in which toolchains list the rows of attention's projections. The weights are the same, and so is the model.
 
+use fitment_core::model::IndexRange;
+
+/// Where the rows of each part stand in a whole in which the parts take turns, `groups` times: ranges in the order of the part's own rows.
+/// `sizes` is how many rows each part has in all. `None` when they do not come out even.
+pub(crate) fn in_turns(sizes: &[u64], groups: u64) -> Option<Vec<Vec<IndexRange>>> {
+    let even = |size: &u64| size.checked_div(groups).filter(|one| one * groups == *size && *one > 0);
+    let turns: Vec<u64> = sizes.iter().map(even).collect::<Option<_>>()?;
+    let turn = turns.iter().try_fold(0u64, |sum, size| sum.checked_add(*size))?;
+    turn.checked_mul(groups)?;
+    let mut before = 0;
+    let mut places = Vec::with_capacity(sizes.len());
+    for size in turns {
+        let place = |group: u64| {
+            let start = group * turn + before;
+            IndexRange { start, end: start + size, step: 1 }
+        };
+        places.push((0..groups).map(place).collect());
+        before += size;
+    }
+    Some(places)
+}
+
 /// How other tools list the rows that transformers has otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowOrder {
@@ -45,17 +67,11 @@ impl RowOrder {
                 Some((0..rows).map(place).collect())
             }
             RowOrder::PartsTogether { groups, queries } => {
-                let heads = queries.checked_add(2)?;
-                let width = divided(groups.checked_mul(heads)?)?;
-                let (groups, queries) = (usize::try_from(groups).ok()?, usize::try_from(queries).ok()?);
-                let part = |heads: std::ops::Range<usize>| {
-                    (0..groups).flat_map(move |group| {
-                        let first = group * (queries + 2);
-                        (first + heads.start) * width..(first + heads.end) * width
-                    })
-                };
-                let keys = part(queries..queries + 1).chain(part(queries + 1..queries + 2));
-                Some(part(0..queries).chain(keys).collect())
+                let width = divided(groups.checked_mul(queries.checked_add(2)?)?)?;
+                let keys = groups.checked_mul(u64::try_from(width).ok()?)?;
+                let parts = in_turns(&[keys.checked_mul(queries)?, keys, keys], groups)?;
+                let rows = parts.iter().flatten().flat_map(IndexRange::indices);
+                rows.map(|row| usize::try_from(row).ok()).collect()
             }
         }
     }
@@ -74,7 +90,7 @@ pub(crate) fn undone(sources: &[usize]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{RowOrder, undone};
+    use super::{RowOrder, in_turns, undone};
 
     #[test]
     fn halves_of_a_head_alternate() {
@@ -92,6 +108,20 @@ mod tests {
         assert_eq!(grouped.sources(8).unwrap(), [0, 1, 4, 5, 2, 6, 3, 7]);
         assert_eq!(grouped.sources(9), None);
         assert_eq!(RowOrder::PartsTogether { groups: u64::MAX, queries: 3 }.sources(9), None);
+    }
+
+    #[test]
+    fn parts_take_turns() {
+        let shown = |groups| {
+            let parts = in_turns(&[8, 4, 4], groups).unwrap();
+            parts
+                .iter()
+                .map(|ranges| ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(shown(1), ["0:8", "8:12", "12:16"]);
+        assert_eq!(shown(2), ["0:4,8:12", "4:6,12:14", "6:8,14:16"]);
+        assert!(in_turns(&[8, 4, 4], 3).is_none() && in_turns(&[8, 4, 4], 0).is_none());
     }
 
     #[test]

@@ -38,9 +38,7 @@ impl Spot {
     /// By the module of a bundle, `mlp.experts.{e}.gate_proj`.
     pub(crate) fn of_bundle(module: &str) -> Option<Self> {
         let (block, word) = module.rsplit_once(".experts.{e}.")?;
-        let part = [Part::Gate, Part::Up, Part::Down]
-            .into_iter()
-            .find(|part| WORDS.iter().any(|words| words.of(*part) == word))?;
+        let part = WORDS.iter().find_map(|words| words.part(word))?;
         Some(Self::new(block, part))
     }
 

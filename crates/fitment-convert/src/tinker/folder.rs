@@ -11,7 +11,7 @@ use fitment_core::container::{Profile, read_header};
 use fitment_core::finding::Rule;
 use fitment_core::{Finding, json};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
@@ -46,14 +46,9 @@ pub(super) fn is_there(files: &Files<'_>) -> bool {
         read_header(bytes, bytes.len() as u64, Profile::Foreign)
             .is_ok_and(|(container, _)| container.entries().iter().any(|entry| is_own(&entry.name)))
     };
-    folders(files).iter().any(|folder| files.get(&format!("{folder}{WEIGHTS}")).is_some_and(has_own))
-}
-
-/// The sub-folders (with slash; empty for the root) that hold weights.
-fn folders(files: &Files<'_>) -> BTreeSet<String> {
-    let folder = |path: &str| path.strip_suffix(WEIGHTS).map(str::to_owned);
-    let of_name = |folder: &String| folder.is_empty() || folder.ends_with('/');
-    files.iter().filter_map(|(path, _)| folder(path)).filter(of_name).collect()
+    several::folders_with(files, WEIGHTS)
+        .iter()
+        .any(|folder| files.get(&format!("{folder}{WEIGHTS}")).is_some_and(has_own))
 }
 
 /// Opens the adapter that is meant.
@@ -61,7 +56,7 @@ fn folders(files: &Files<'_>) -> BTreeSet<String> {
 /// # Errors
 /// [`Error::Ambiguous`] when there are several and none is named, or not the one that is.
 pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<Folder<'a>, Error> {
-    let mut all = folders(files);
+    let mut all = several::folders_with(files, WEIGHTS);
     let prefix = several::choose(&all, adapter_name)?;
     all.remove(&prefix);
     let mut folder = Folder { others: all.into_iter().collect(), prefix, ..Folder::default() };

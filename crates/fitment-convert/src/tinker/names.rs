@@ -1,5 +1,7 @@
 //! Tinker's modules by the names of transformers' classes.
 
+use crate::pass::experts::{Part, WORDS, Words};
+
 /// Where a product goes in transformers' class.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Module {
@@ -32,26 +34,8 @@ impl Split {
     }
 }
 
-/// A part of each expert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
-    Gate,
-    Down,
-    Up,
-}
-
-impl Part {
-    const ALL: [(&str, Part); 3] = [("w1", Part::Gate), ("w2", Part::Down), ("w3", Part::Up)];
-
-    /// transformers' name.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Part::Gate => "gate_proj",
-            Part::Down => "down_proj",
-            Part::Up => "up_proj",
-        }
-    }
-}
+/// Tinker's names of the matrices of an expert are Mixtral's.
+const OF_EXPERTS: &Words = &WORDS[1];
 
 /// The place of Tinker's module, its path without PEFT's prefix. `None` for parts of experts, and for modules, that are not known.
 pub(super) fn module(path: &str) -> Option<Module> {
@@ -60,8 +44,7 @@ pub(super) fn module(path: &str) -> Option<Module> {
     }
     if let Some((experts, part)) = path.rsplit_once('.').filter(|(experts, _)| experts.ends_with(".experts"))
     {
-        let (_, part) = Part::ALL.into_iter().find(|(name, _)| *name == part)?;
-        return Some(Module::Experts(experts.to_owned(), part));
+        return Some(Module::Experts(experts.to_owned(), OF_EXPERTS.part(part)?));
     }
     // Of a mixer of Nemotron, which transformers has as one with more rows behind.
     if path.ends_with(".mixer.gate_proj") || path.ends_with(".mixer.x_proj") {
@@ -77,7 +60,8 @@ pub(super) fn module(path: &str) -> Option<Module> {
 /// Whether a key shows that the file is not PEFT's own.
 pub(super) fn is_own(key: &str) -> bool {
     let Some((module, _)) = key.rsplit_once(".lora_A.") else { return false };
-    let of_experts = || Part::ALL.iter().any(|(name, _)| module.ends_with(&format!(".experts.{name}")));
+    let of_experts =
+        || Part::ALL.iter().any(|part| module.ends_with(&format!(".experts.{}", OF_EXPERTS.of(*part))));
     let split = || Split::ALL.iter().any(|split| module.ends_with(&format!(".{}", split.name())));
     let attention = || {
         let parts: Vec<&str> = module.rsplit('.').collect();

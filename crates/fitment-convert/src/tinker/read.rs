@@ -1,11 +1,13 @@
 use super::folder::{self, CONFIG, Folder, SPELLING, WEIGHTS};
-use super::names::{Module, Part, Split, module};
+use super::names::{Module, Split, module};
 use super::rules;
 use crate::error::Error;
 use crate::factors::{Factors, Model, Place, adapter};
 use crate::files::Files;
 use crate::pairs::{Pair, Role};
+use crate::pass::experts::{Part, WORDS, parts};
 use crate::pass::gather::gathered;
+use crate::pass::stacks::Stacks;
 use crate::read::{Converted, ReadOptions};
 use crate::several;
 use crate::tying::{find_tied, model_type};
@@ -143,7 +145,7 @@ impl<'a> Placing<'_, 'a> {
 
     /// Where a part of the experts is: `count` of them, each `[out, input]`.
     fn experts(&self, experts: &str, part: Part, [count, out, input]: [u64; 3]) -> Result<Place, Error> {
-        let own = part.name();
+        let own = WORDS[0].of(part);
         let fused = if part == Part::Down { own } else { "gate_up_proj" };
         let Some(dims) = self.has(experts, &format!(".{fused}")) else {
             return Ok(Place {
@@ -166,21 +168,18 @@ impl<'a> Placing<'_, 'a> {
             },
             (_, turned) => turned,
         };
-        let is_interleaved = kind == Some("gpt_oss");
-        let half = match part {
-            Part::Down => None,
-            Part::Gate => Some(0),
-            Part::Up => Some(1),
-        };
-        let ranges = |half: u64| match is_interleaved {
-            true => IndexRange { start: half, end: all.saturating_sub(1 - half), step: 2 },
-            false => IndexRange { start: half * out, end: (half * out).saturating_add(out), step: 1 },
-        };
+        let held = parts(fused);
+        let at = held.iter().position(|held| *held == part).unwrap_or(0) as u64;
+        let stacks = Stacks::of(self.base.and_then(|base| base.config()));
+        let (start, end, step) = stacks
+            .outputs(at, held.len() as u64, all)
+            .ok_or_else(|| either(&format!("{experts}.{fused}"), dims))?;
         let axis = if transposed { 2 } else { 1 };
+        let slice = AxisSlice { axis, ranges: vec![IndexRange { start, end, step }] };
         Ok(Place {
             name: format!("{experts}.{fused}"),
             dims: (if transposed { turned } else { straight }).to_vec(),
-            slice: half.map(|half| AxisSlice { axis, ranges: vec![ranges(half)] }).into_iter().collect(),
+            slice: if held.len() > 1 { vec![slice] } else { Vec::new() },
             experts: None,
             is_stacked: true,
             transposed,

@@ -1,7 +1,7 @@
 //! Which linear layers some models keep as one, and in which order the rows of the parts stand there.
 
+use crate::model_config;
 use serde_json::{Map, Value};
-use std::ops::Range;
 use std::str::FromStr;
 
 /// A linear layer that some models have as one and others in parts, by the last word of its path.
@@ -120,10 +120,10 @@ pub(super) struct Heads {
 
 /// The heads that a model's config tells of.
 pub(super) fn heads(config: &Map<String, Value>) -> Option<Heads> {
-    let text = config.get("text_config").and_then(Value::as_object);
-    let find = |key: &str| config.get(key).or_else(|| text?.get(key)).filter(|value| !value.is_null());
-    let count = |keys: &[&str]| keys.iter().find_map(|key| find(key)?.as_u64()).filter(|count| *count > 0);
-    let flag = |key: &str| find(key).and_then(Value::as_bool);
+    let count = |keys: &[&str]| {
+        keys.iter().find_map(|key| model_config::count(config, key)).filter(|count| *count > 0)
+    };
+    let flag = |key: &str| model_config::find(config, key).and_then(Value::as_bool);
     let queries = count(&["num_attention_heads", "n_head", "n_heads"])?;
     let model_type = crate::tying::model_type(config).unwrap_or_default();
     let keys = match model_type {
@@ -131,7 +131,7 @@ pub(super) fn heads(config: &Map<String, Value>) -> Option<Heads> {
         // Both flags as FalconConfig and GPTBigCodeConfig have them where a config lacks them.
         "falcon" | "gpt_bigcode" => Some(1).filter(|_| flag("multi_query") != Some(false)),
         "mpt" | "dbrx" => {
-            let attention = find("attn_config").and_then(Value::as_object);
+            let attention = model_config::find(config, "attn_config").and_then(Value::as_object);
             attention.and_then(|attention| attention.get("kv_n_heads")?.as_u64())
         }
         _ => count(&["num_key_value_heads"]),
@@ -155,25 +155,9 @@ pub(super) fn sizes(rows: u64, parts: usize, layout: Rows, heads: Option<Heads>)
     }
 }
 
-/// Where the rows of each part stand in the whole: ranges in the order of the part's own rows. `groups` is how many times the parts take
-/// turns. `None` when they do not come out even.
-pub(super) fn places(sizes: &[u64], groups: u64) -> Option<Vec<Vec<Range<u64>>>> {
-    let even = |size: &u64| size.checked_div(groups).filter(|one| one * groups == *size && *one > 0);
-    let turns: Vec<u64> = sizes.iter().map(even).collect::<Option<_>>()?;
-    let turn: u64 = turns.iter().try_fold(0u64, |sum, size| sum.checked_add(*size))?;
-    turn.checked_mul(groups)?;
-    let mut before = 0;
-    let mut places = Vec::with_capacity(sizes.len());
-    for size in turns {
-        places.push((0..groups).map(|group| group * turn + before..group * turn + before + size).collect());
-        before += size;
-    }
-    Some(places)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Heads, QkvRows, Rows, heads, places, qkv_rows, sizes};
+    use super::{Heads, QkvRows, Rows, heads, qkv_rows, sizes};
     use serde_json::{Map, Value, json};
 
     fn config(value: Value) -> Map<String, Value> {
@@ -209,15 +193,11 @@ mod tests {
     }
 
     #[test]
-    fn parts_take_turns() {
+    fn parts_have_their_rows() {
         let heads = |queries, keys, width| Some(Heads { queries, keys, width });
         assert_eq!(sizes(16, 3, Rows::Qkv, heads(4, 2, None)).unwrap(), [8, 4, 4]);
         assert_eq!(sizes(16, 3, Rows::Qkv, heads(4, 2, Some(4))), None);
         assert_eq!(sizes(16, 3, Rows::Qkv, heads(4, 3, None)), None);
         assert_eq!(sizes(6, 2, Rows::Equal, None).unwrap(), [3, 3]);
-        let shown = |groups| format!("{:?}", places(&[8, 4, 4], groups).unwrap());
-        assert_eq!(shown(1), "[[0..8], [8..12], [12..16]]");
-        assert_eq!(shown(2), "[[0..4, 8..12], [4..6, 12..14], [6..8, 14..16]]");
-        assert!(places(&[8, 4, 4], 3).is_none() && places(&[8, 4, 4], 0).is_none());
     }
 }

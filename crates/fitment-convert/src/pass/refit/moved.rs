@@ -5,6 +5,7 @@ use super::{experts, loss};
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::pass::gather::gathered;
+use crate::pass::permute::reshaped;
 use fitment_core::Adapter;
 use fitment_core::model::{
     Add, AxisSlice, Edit, IndexRange, Lora, LoraForm, Magnitude, Origin, Set, SetDtype, Target, TensorName,
@@ -200,7 +201,9 @@ fn into_parts<'a>(edit: &Edit<'a>, parts: &[Part]) -> Result<Vec<Edit<'a>>, Erro
             Edit::Lora(lora) => {
                 let Some((up, down)) = &blocks[at] else { continue };
                 let magnitude = lora.magnitude.as_ref().map(|magnitude| {
-                    let value = (magnitude.axis == 0).then(|| taken(&flat(&magnitude.value)?)).flatten();
+                    let value = (magnitude.axis == 0)
+                        .then(|| taken(&reshaped(&magnitude.value, &[magnitude.value.elements()])?))
+                        .flatten();
                     Some(Magnitude { value: value?, ..magnitude.clone() })
                 });
                 let magnitude = match magnitude {
@@ -222,11 +225,6 @@ fn into_parts<'a>(edit: &Edit<'a>, parts: &[Part]) -> Result<Vec<Edit<'a>>, Erro
         }
     }
     Ok(edits)
-}
-
-fn flat<'a>(tensor: &Tensor<'a>) -> Option<Tensor<'a>> {
-    let shape = fitment_core::tensor::Shape::new(&[tensor.elements()]).ok()?;
-    Tensor::new(tensor.dtype(), shape, tensor.data().clone()).ok()
 }
 
 /// The factors of one part, or that it has none.

@@ -1,10 +1,11 @@
 //! A base under both names: what it has as one also in parts, and what it has in parts also as one.
 
-use super::fusing::{FUSINGS, Fusing, QkvRows, Rows, heads, places, qkv_rows, sizes};
+use super::fusing::{FUSINGS, Fusing, QkvRows, Rows, heads, qkv_rows, sizes};
 use crate::conv1d::is_conv1d;
 use crate::error::Error;
 use crate::pass::experts::{Part as OfExpert, parts};
 use crate::pass::gather::gathered;
+use crate::pass::rows::in_turns;
 use crate::pass::stacks::Stacks;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
 use fitment_core::limits::MAX_EXPERTS;
@@ -13,7 +14,6 @@ use fitment_core::tensor::{Bytes, Shape, Tensor};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 /// A base with the tensors that it has in another form besides.
 pub(super) struct View<'b> {
@@ -157,7 +157,7 @@ impl<'b> View<'b> {
         let heads = config.and_then(heads);
         let found = order.and_then(|order| {
             let sizes = sizes(*rows, fusing.parts[0].len(), fusing.rows, heads)?;
-            places(&sizes, if order == QkvRows::Grouped { heads?.keys } else { 1 })
+            in_turns(&sizes, if order == QkvRows::Grouped { heads?.keys } else { 1 })
         });
         for parts in fusing.parts {
             for (at, part) in parts.iter().enumerate() {
@@ -176,12 +176,12 @@ impl<'b> View<'b> {
                     self.undecided.insert(joined(path, part), reason);
                     continue;
                 };
-                let count = rows.iter().map(|range| range.end - range.start).sum();
+                let count = rows.iter().map(IndexRange::len).sum();
                 let mut dims = vec![count];
                 // Made as a linear layer's, whatever the whole is.
                 dims.extend(info.shape.dims().get(1 - axis).filter(|_| info.shape.dims().len() == 2));
                 let Ok(shape) = Shape::new(&dims) else { continue };
-                let part_of = Part { name: name.clone(), rows: indices(rows), transposed, expert: None };
+                let part_of = Part { name: name.clone(), rows: rows.clone(), transposed, expert: None };
                 let made = TensorInfo { dtype: info.dtype, shape };
                 self.add(named(path, part, parameter), made, Made::Part(part_of));
             }
@@ -252,7 +252,7 @@ impl<'b> View<'b> {
                 Some(QkvRows::Grouped) => config.and_then(heads).map(|heads| heads.keys),
                 None => None,
             };
-            let Some(found) = groups.and_then(|groups| places(&sizes, groups)) else {
+            let Some(found) = groups.and_then(|groups| in_turns(&sizes, groups)) else {
                 let reason = match order {
                     None => {
                         "the base has it in parts, and in which order the adapter has their rows is not known"
@@ -266,9 +266,9 @@ impl<'b> View<'b> {
             let Some(Ok(shape)) = rows.map(|rows| Shape::new(&[&[rows][..], &inner[..]].concat())) else {
                 continue;
             };
-            let part = |(name, rows): (&String, Vec<Range<u64>>)| Part {
+            let part = |(name, rows): (&String, Vec<IndexRange>)| Part {
                 name: name.clone(),
-                rows: indices(&rows),
+                rows,
                 transposed: false,
                 expert: None,
             };
@@ -320,10 +320,6 @@ impl<'b> View<'b> {
             }
         }
     }
-}
-
-fn indices(ranges: &[Range<u64>]) -> Vec<IndexRange> {
-    ranges.iter().map(|range| IndexRange { start: range.start, end: range.end, step: 1 }).collect()
 }
 
 fn unfit(name: &str) -> CheckpointError {
