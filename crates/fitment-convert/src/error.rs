@@ -1,6 +1,7 @@
 use crate::formats::{Ask, Checks, FORMATS, FormatId};
 use fitment_core::Finding;
 use fitment_core::checkpoint::CheckpointError;
+use fitment_core::finding::rules;
 
 /// Why a conversion cannot go on. Variants are sorted by who must act.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +153,8 @@ impl Error {
                 Some("`fitment validate` lists all of them".to_owned())
             }
             Error::Malformed { findings } => findings.first().and_then(remedy),
-            Error::Base(_) | Error::NoSuchWay { .. } | Error::Core(_) => None,
+            Error::Core(error) => error.hint().map(str::to_owned),
+            Error::Base(_) | Error::NoSuchWay { .. } => None,
         }
     }
 }
@@ -164,14 +166,16 @@ fn torch_remedy(findings: &[Finding]) -> Option<String> {
     (rule.code != fitment_torch::rules::T_KIND.code).then(|| rule.remedy.to_owned())
 }
 
-/// What the rule of a format says to do. Of what is not read at all, the message says it.
+/// What the rule of a format, or of the specification, says to do. Of what is not read at all, the message says it.
 fn remedy(finding: &Finding) -> Option<String> {
     let checks = FORMATS.iter().filter_map(|format| format.checks.as_ref());
     let of_format = |checks: &Checks| {
         let rule = checks.rules.iter().find(|rule| rule.code == finding.code)?;
         (rule.code != checks.unsupported.code).then(|| rule.remedy.to_owned())
     };
-    checks.into_iter().find_map(of_format)
+    let of_spec =
+        || rules::ALL.iter().find(|rule| rule.code == finding.code).map(|rule| rule.remedy.to_owned());
+    checks.into_iter().find_map(of_format).or_else(of_spec)
 }
 
 /// A foreign text as part of a message of one line: control characters escaped, all else as it is.

@@ -1,4 +1,4 @@
-use crate::finding::Finding;
+use crate::finding::{Finding, rules};
 use crate::tensor::ShapeFault;
 
 /// Why core cannot go on. Variants are sorted by who must act.
@@ -46,6 +46,14 @@ fn more_breaches(more: usize) -> String {
         0 => String::new(),
         1 => " (and 1 more breach: `fitment validate` lists them)".to_owned(),
         more => format!(" (and {more} more breaches: `fitment validate` lists them)"),
+    }
+}
+
+impl Error {
+    /// What the rule that the file breaks says to do.
+    pub fn hint(&self) -> Option<&'static str> {
+        let Error::Malformed { first, .. } = self else { return None };
+        rules::ALL.iter().find(|rule| rule.code == first.code).map(|rule| rule.remedy)
     }
 }
 
