@@ -1,3 +1,5 @@
+// Over 500 lines: every test reads the same cases by the same helpers.
+
 //! MLX-LM's adapters: applied they are what mlx-lm fuses, they go back tensor by tensor, and every breach is named.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -26,6 +28,7 @@ const CASES: &[&str] = &[
     "lora_tied",
     "dora",
     "full",
+    "full_experts",
     "experts_mixtral",
     "experts_qwen3_moe",
     OLD,
@@ -304,6 +307,82 @@ fn experts_that_do_not_fit_are_named() {
     let other = CheckpointDir::open(&fixture("mlx").join("experts_mixtral/base"), Access::Map).unwrap();
     let refused = read(&files(&folder), &ReadOptions { base: Some(&other), ..ReadOptions::default() });
     assert!(refused.unwrap_err().to_string().contains("model.layers.0.mlp"));
+}
+
+/// The base of a Mixtral with its experts as transformers 5 has them in memory.
+fn stacked_base(base: &Path, folder: &Path) {
+    let old = tensors(&fs::read(base.join("model.safetensors")).unwrap());
+    let (experts, mut new): (Vec<_>, Tensors) = {
+        let (experts, rest): (Tensors, Tensors) =
+            old.into_iter().partition(|(name, _)| name.contains(".experts."));
+        (experts.into_iter().collect(), rest)
+    };
+    let of = |word: &str| -> Vec<&(Dtype, Vec<u64>, Vec<u8>)> {
+        experts
+            .iter()
+            .filter(|(name, _)| name.ends_with(&format!(".{word}.weight")))
+            .map(|(_, tensor)| tensor)
+            .collect()
+    };
+    let (gates, ups, downs) = (of("w1"), of("w3"), of("w2"));
+    let count = gates.len() as u64;
+    let both: Vec<u8> =
+        gates.iter().zip(&ups).flat_map(|(gate, up)| [&gate.2[..], &up.2[..]].concat()).collect();
+    let down: Vec<u8> = downs.iter().flat_map(|down| down.2.clone()).collect();
+    let name = |word: &str| format!("model.layers.0.mlp.experts.{word}");
+    new.insert(name("gate_up_proj"), (Dtype::F32, vec![count, 2 * gates[0].1[0], gates[0].1[1]], both));
+    new.insert(name("down_proj"), (Dtype::F32, vec![count, downs[0].1[0], downs[0].1[1]], down));
+    let router = new.remove("model.layers.0.block_sparse_moe.gate.weight").unwrap();
+    new.insert("model.layers.0.mlp.gate.weight".to_owned(), router);
+    fs::create_dir(folder).unwrap();
+    fs::copy(base.join("config.json"), folder.join("config.json")).unwrap();
+    fs::write(folder.join("model.safetensors"), stored(&new)).unwrap();
+}
+
+#[test]
+fn whole_weights_of_experts_fit_a_base_of_stacks_and_one_of_single_matrices() {
+    let (folder, room) = (fixture("mlx/full_experts"), scratch());
+    let adapter = folder.join("adapter");
+    let [fused_each, base, fused, file, bound, back] =
+        ["each", "base", "fused", "x.fitment.safetensors", "bound.fitment.safetensors", "back"]
+            .map(|name| room.path().join(name));
+    fs::create_dir(&fused_each).unwrap();
+    fs::copy(folder.join("fused.safetensors"), fused_each.join("model.safetensors")).unwrap();
+    fs::copy(folder.join("base/config.json"), fused_each.join("config.json")).unwrap();
+    stacked_base(&folder.join("base"), &base);
+    stacked_base(&fused_each, &fused);
+    let theirs = tensors(&fs::read(fused.join("model.safetensors")).unwrap());
+    done(&["convert".as_ref(), &adapter, "-o".as_ref(), &file]);
+    done(&["convert".as_ref(), &adapter, "-o".as_ref(), &bound, "--base".as_ref(), &base]);
+    // By itself, as a file that knew of no base, and as one that was bound to the stacks.
+    for (at, adapter) in [&adapter, &file, &bound].into_iter().enumerate() {
+        let out = room.path().join(format!("out{at}"));
+        done(&["apply".as_ref(), &base, adapter, "-o".as_ref(), &out]);
+        let out = CheckpointDir::open(&out, Access::Map).unwrap();
+        assert_eq!(out.tensors().len(), theirs.len());
+        for (name, (_, _, theirs)) in &theirs {
+            assert!(out.read(name).unwrap() == &theirs[..], "{at}: {name}");
+        }
+    }
+    done(&["convert".as_ref(), &bound, "--to".as_ref(), "mlx".as_ref(), "-o".as_ref(), &back]);
+    let [wanted, back] = [&adapter, &back].map(|folder| tensors(&load(folder)[WEIGHTS]));
+    let values = |tensors: &Tensors| {
+        tensors
+            .iter()
+            .map(|(name, tensor)| (name.replace("block_sparse_moe", "mlp"), tensor.clone()))
+            .collect::<Tensors>()
+    };
+    assert_eq!(values(&wanted), values(&back));
+}
+
+#[test]
+fn factors_under_the_name_of_whole_weights_are_refused() {
+    let mut folder = adapter_of("lora");
+    let mut config: Value = serde_json::from_slice(&folder[CONFIG]).unwrap();
+    config["fine_tune_type"] = json!("full");
+    folder.insert(CONFIG.to_owned(), config.to_string().into_bytes());
+    let refused = read(&files(&folder), &ReadOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("X006") && refused.contains("is a factor of LoRA"), "{refused}");
 }
 
 /// Adapters of PEFT on experts, whose bases store them in every way.

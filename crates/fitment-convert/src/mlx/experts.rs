@@ -34,6 +34,12 @@ pub(super) fn extents(unit: &Unit<'_>) -> Option<[u64; 3]> {
     Some([experts, out, *unit.a.as_ref()?.dims().last()?])
 }
 
+/// Where a weight of `full` is that holds a matrix of all experts, with how many there are, outputs and inputs.
+pub(super) fn whole(name: &str, value: &Tensor<'_>) -> Option<(Spot, [u64; 3])> {
+    let &[experts, out, input] = value.dims() else { return None };
+    Some((spot(name.strip_suffix(".weight")?)?, [experts, out, input]))
+}
+
 /// Whether a unit is on experts, by its shapes.
 pub(super) fn is_of_experts(unit: &Unit<'_>) -> bool {
     [&unit.a, &unit.b].into_iter().flatten().any(|tensor| tensor.dims().len() == 3)

@@ -1,6 +1,6 @@
 //! Config and tensors of one adapter, with every breach.
 
-use super::experts::{is_of_experts, spot, stacked_a};
+use super::experts::{is_of_experts, spot, stacked_a, whole};
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
@@ -191,6 +191,16 @@ impl<'a> Folder<'a> {
 
     fn sort(&mut self, key: String, tensor: Tensor<'a>) {
         if self.config.kind == Kind::Full {
+            if key.ends_with(".lora_a") || key.ends_with(".lora_b") {
+                let message = "is a factor of LoRA, and `fine_tune_type` says that these are whole weights";
+                return self.report(&rules::X_KEY, &key, message);
+            }
+            if whole(&key, &tensor)
+                .is_some_and(|(_, [experts, ..])| experts > MAX_EXPERTS || tensor.elements() == 0)
+            {
+                let message = format!("it is {}: 1 to {MAX_EXPERTS} experts are asked for", tensor.shape());
+                return self.report(&rules::X_SHAPE, &key, message);
+            }
             self.whole.insert(key, tensor);
             return;
         }

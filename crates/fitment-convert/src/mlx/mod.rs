@@ -11,7 +11,7 @@
 //! | the same with DoRA | `m` `[out]` besides | the magnitude, kept axis 0 |
 //! | embedding | `lora_a` `[vocab, r]`, `lora_b` `[r, dim]` | `lora`, `up` and `down` as they are; on a tied one for all its uses, as there |
 //! | experts (`switch_mlp.gate_proj`, `up_proj`, `down_proj`) | `lora_a` `[E, r, in]`, `lora_b` `[E, out, r]`; before October 2025 `lora_a` `[r·E, in]` | `lora` of a bundle, or of form `stacked` with its rows, as the base stores experts |
-//! | `full` | `weight`, `bias` | `set` |
+//! | `full` | `weight`, `bias`; of experts `[E, out, in]` | `set`; of a bundle, or of rows of a stack, as the base stores experts |
 //!
 //! A file has one rank and one scale: what is written of others is padded with zeros, and the ratio of scales goes into
 //! `lora_b`. DoRA on embeddings has a magnitude for each token, which no other tool has: refused, as are the files of 2024

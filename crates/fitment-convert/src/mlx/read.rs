@@ -6,7 +6,8 @@ use crate::error::Error;
 use crate::files::Files;
 use crate::loss::Loss;
 use crate::names::{Creates, Fit, Places, Want, placed};
-use crate::pass::spots::{FORMS, Form};
+use crate::pass::permute::turned;
+use crate::pass::spots::{FORMS, Form, Spot};
 use crate::read::{Converted, ReadOptions};
 use crate::several;
 use crate::tying::is_vocabulary_module;
@@ -56,12 +57,15 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         edits.push(Edit::Lora(edit));
     }
     for (name, value) in &folder.whole {
-        let target = Target::whole(TensorName::new(names.get(name).unwrap_or(name))?);
-        tensors.push(expected(&target, value.dims()));
-        let keys = BTreeMap::from([("value".to_owned(), name.clone())]);
-        let (value, origin) = (value.clone(), Origin { keys, ..Origin::default() });
-        let (dtype, create, rows) = (SetDtype::Stored, false, None);
-        edits.push(Edit::Set(Set { target, dtype, create, reshape: false, value, rows, origin }));
+        let (edit, dims) = match experts::whole(name, value) {
+            Some(spot) => of_all_experts(name, value, spot, (form, &names, options.base))?,
+            None => {
+                let target = Target::whole(TensorName::new(names.get(name).unwrap_or(name))?);
+                (whole(target, name, value.clone()), value.dims().to_vec())
+            }
+        };
+        tensors.push(expected(&edit.target, &dims));
+        edits.push(Edit::Set(edit));
     }
     let mut adapter = Adapter {
         base: Base {
@@ -88,6 +92,14 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
         }
     }
     Ok(Converted { adapter, losses, findings, id: None })
+}
+
+/// A weight of `full`.
+fn whole<'a>(target: Target, name: &str, value: Tensor<'a>) -> Set<'a> {
+    let keys = BTreeMap::from([("value".to_owned(), name.to_owned())]);
+    let origin = Origin { keys, ..Origin::default() };
+    let dtype = if target.slice.is_empty() { SetDtype::Stored } else { SetDtype::Base };
+    Set { target, dtype, create: false, reshape: false, value, rows: None, origin }
 }
 
 fn expected(target: &Target, dims: &[u64]) -> BaseTensor {
@@ -119,16 +131,22 @@ fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<(Places,
         creates: Creates::Nothing,
         is_vocabulary: is_vocabulary_module(name.rsplit_once('.').map_or("", |(module, _)| module)),
     };
-    let (experts, plain): (Vec<_>, Vec<_>) = folder.units.iter().partition(|(_, unit)| is_of_experts(unit));
-    let wants: Vec<Want> = plain.into_iter().map(of_unit).chain(folder.whole.iter().map(of_whole)).collect();
+    let (stacks, plain): (Vec<_>, Vec<_>) = folder.units.iter().partition(|(_, unit)| is_of_experts(unit));
+    let of_stack = |(module, unit): (&String, &Unit<'_>)| Some((spot(module)?, experts::extents(unit)?));
+    let mut experts: Vec<(Spot, [u64; 3])> = stacks.into_iter().filter_map(of_stack).collect();
+    let mut wants: Vec<Want> = plain.into_iter().map(of_unit).collect();
+    for (name, value) in &folder.whole {
+        match experts::whole(name, value) {
+            Some(spot) => experts.push(spot),
+            None => wants.push(of_whole((name, value))),
+        }
+    }
     if experts.is_empty() {
         return Ok((placed(&wants, base)?, None));
     }
     let mut first = None;
     for form in FORMS {
-        let of_experts = experts
-            .iter()
-            .filter_map(|(module, unit)| Some(spot(module)?.want(experts::extents(unit)?, form)));
+        let of_experts = experts.iter().map(|(spot, extents)| spot.want(*extents, form));
         let all: Vec<Want> = wants.iter().cloned().chain(of_experts).collect();
         match placed(&all, base) {
             Ok(places) => return Ok((places, Some(form))),
@@ -138,12 +156,43 @@ fn places(folder: &Folder<'_>, base: Option<&dyn Checkpoint>) -> Result<(Places,
     Err(first.unwrap_or_else(|| experts::unknown("")))
 }
 
+/// How a base has experts, by which of its tensors a name is, and the base.
+type Experts<'e> = (Option<Form>, &'e BTreeMap<String, String>, Option<&'e dyn Checkpoint>);
+
+/// The edit of a matrix of all experts, and the extents of its tensors.
+fn of_all_experts<'a>(
+    name: &str,
+    value: &Tensor<'a>,
+    (spot, extents): (Spot, [u64; 3]),
+    (form, names, base): Experts<'_>,
+) -> Result<(Set<'a>, Vec<u64>), Error> {
+    let form = form.unwrap_or(spot.likely());
+    let wanted = spot.name(form);
+    let disk = names.get(&wanted).unwrap_or(&wanted);
+    let (target, _, transposed) = spot.target(extents, form, (disk, base))?;
+    let dtype = base.and_then(|base| base.tensors().get(disk)).map(|info| info.dtype);
+    if !target.slice.is_empty() && dtype.is_some_and(|dtype| dtype != value.dtype()) {
+        return Err(Error::Unsupported {
+            what: name.to_owned(),
+            reason: format!(
+                "it is {}, and part of {disk}, whose elements are of another dtype",
+                value.dtype()
+            ),
+            hint: "name the base that the adapter was made for with --base".to_owned(),
+        });
+    }
+    let unfit = || experts::unknown(name);
+    let value = if transposed { turned(value).ok_or_else(unfit)? } else { value.clone() };
+    let [_, out, input] = extents;
+    Ok((whole(target, name, value), vec![out, input]))
+}
+
 /// The edit of a module of experts, and the extents of its tensors.
 fn of_experts<'a>(
     module: &str,
     unit: &Unit<'a>,
     folder: &Folder<'a>,
-    (form, names, base): (Option<Form>, &BTreeMap<String, String>, Option<&dyn Checkpoint>),
+    (form, names, base): Experts<'_>,
 ) -> Result<(Lora<'a>, Vec<u64>), Error> {
     let spot = spot(module).ok_or_else(|| experts::unknown(module))?;
     let (a, b) = unit.a.as_ref().zip(unit.b.as_ref()).ok_or_else(|| experts::unknown(module))?;

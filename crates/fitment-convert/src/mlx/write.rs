@@ -3,7 +3,7 @@ use super::folder::{CONFIG, Kind, WEIGHTS, is_embedding};
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
-use crate::pass::experts::is_single;
+use crate::pass::experts::{is_single, is_stack};
 use crate::pass::one::one_each;
 use crate::pass::pad::{padded, padded_stack};
 use crate::pass::scale::scaled;
@@ -35,7 +35,7 @@ pub fn write<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> Result<Wr
             (Edit::Lora(lora), Kind::Lora | Kind::Dora) => {
                 holds(lora, kind, config_of_base).map(|module| loras.push((module, lora)))
             }
-            (Edit::Set(set), Kind::Full) => whole(set).map(|pair| tensors.push(pair)),
+            (Edit::Set(set), Kind::Full) => whole(set, config_of_base).map(|pair| tensors.push(pair)),
             (Edit::Lora(_), Kind::Full) => Err("a file of whole weights holds nothing else"),
             (Edit::Set(_), _) => Err("a file of LoRA holds no whole weights"),
             _ => Err("MLX-LM holds LoRA, DoRA and whole weights"),
@@ -135,11 +135,28 @@ fn holds(lora: &Lora<'_>, kind: Kind, config: &Map<String, Value>) -> Result<Str
     }
 }
 
-fn whole<'a>(set: &Set<'a>) -> Result<(String, Tensor<'a>), &'static str> {
-    if set.rows.is_some() || set.create || set.reshape || !is_plain(&set.target) {
+fn whole<'a>(set: &Set<'a>, config: &Map<String, Value>) -> Result<(String, Tensor<'a>), &'static str> {
+    let name = set.target.name.as_str();
+    let is_plain = is_plain(&Target { experts: None, ..set.target.clone() });
+    if set.rows.is_some() || set.create || set.reshape || !is_plain {
         return Err("MLX-LM loads whole weights that the model has, in their shapes");
     }
-    Ok((set.target.name.to_string(), set.value.clone()))
+    if set.target.experts.is_some() {
+        let module = experts::module(name, config)
+            .ok_or("MLX-LM has all experts of a layer by their gate, up and down")?;
+        return Ok((format!("{module}.weight"), set.value.clone()));
+    }
+    if is_single(name) {
+        return Err(
+            "MLX-LM has all experts of a layer in one stack, and it changes some of them only, or nothing says how many there are",
+        );
+    }
+    if is_stack(name) {
+        return Err(
+            "MLX-LM has gate, up and down of all experts by themselves, and the shape of the stack is not known",
+        );
+    }
+    Ok((name.to_owned(), set.value.clone()))
 }
 
 fn module(target: &Target) -> String {

@@ -64,6 +64,11 @@ pub(crate) fn parts(word: &str) -> &'static [Part] {
     }
 }
 
+/// Whether a name is of a stack of all experts of a layer.
+pub(crate) fn is_stack(name: &str) -> bool {
+    name.rsplit_once(".experts.").is_some_and(|(_, word)| !parts(word).is_empty())
+}
+
 /// Whether a name is of one expert's matrix, or of what is in it.
 pub(crate) fn is_single(name: &str) -> bool {
     let number = name.rsplit_once(".experts.").and_then(|(_, rest)| rest.split_once('.'));
@@ -203,7 +208,7 @@ pub(crate) fn each_summed<'a>(parts: &[Product<'a>]) -> Option<(Product<'a>, u64
 }
 
 /// Equal tensors along a new first axis.
-fn stack(tensors: Vec<Tensor<'_>>) -> Option<Tensor<'static>> {
+pub(crate) fn stack(tensors: Vec<Tensor<'_>>) -> Option<Tensor<'static>> {
     let first = tensors.first()?;
     if tensors.iter().any(|tensor| tensor.shape() != first.shape()) {
         return None;

@@ -13,4 +13,5 @@ pub(crate) mod servable;
 pub(crate) mod spots;
 pub(crate) mod stacks;
 pub(crate) mod sum;
+pub(crate) mod values;
 pub(crate) mod whole;

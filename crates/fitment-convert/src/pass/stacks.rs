@@ -3,6 +3,7 @@
 use super::experts::{Part, WORDS, Words, each_summed, parts, spread};
 use super::gather::gathered;
 use super::sum::Product;
+use super::values;
 use super::whole::whole;
 use crate::tying::model_type;
 use fitment_core::Adapter;
@@ -35,7 +36,8 @@ pub(crate) struct Stacks {
     pub(crate) is_transposed: bool,
     stored_transposed: bool,
     in_turn: bool,
-    sparse_blocks: bool,
+    /// Its checkpoints of transformers 4 have `block_sparse_moe`.
+    pub(crate) sparse_blocks: bool,
     hidden: Option<u64>,
 }
 
@@ -100,6 +102,11 @@ impl Stacks {
         let axis = if lora.transposed { 2 } else { 1 };
         let [range] = &slice.ranges[..] else { return None };
         let all = *dims.get(axis).filter(|_| slice.axis == axis as u64)?;
+        self.part_at(range, parts, all)
+    }
+
+    /// The part whose outputs a range of all is.
+    pub(super) fn part_at(&self, range: &IndexRange, parts: &[Part], all: u64) -> Option<Part> {
         let is = |at: usize| {
             let outputs = self.outputs(at as u64, parts.len() as u64, all);
             outputs.is_some_and(|(start, end, step)| {
@@ -124,8 +131,8 @@ impl Stacks {
     }
 }
 
-/// Edits with low-rank ones of stacks as one of a bundle for each part, as models of transformers 4 store experts. What cannot be
-/// taken apart stays as it is.
+/// Edits with low-rank ones and values of stacks as one of a bundle for each part, as models of transformers 4 store experts. What cannot
+/// be taken apart stays as it is.
 pub(crate) fn unstacked<'a>(adapter: &Adapter<'a>, base: Option<&dyn Checkpoint>) -> Vec<Edit<'a>> {
     let config = base.and_then(|base| base.config()).unwrap_or(&adapter.base.config);
     let stacks = Stacks::of(Some(config));
@@ -133,9 +140,21 @@ pub(crate) fn unstacked<'a>(adapter: &Adapter<'a>, base: Option<&dyn Checkpoint>
         Edit::Lora(lora) if lora.form == LoraForm::Stacked => {
             bundles(lora, &stacks, adapter, base).unwrap_or_else(|| vec![edit.clone()])
         }
+        Edit::Set(set) => {
+            let dims = extents(set.target.name.as_str(), adapter, base);
+            let bundles = dims.and_then(|dims| values::bundles(set, &stacks, &dims));
+            bundles.unwrap_or_else(|| vec![edit.clone()])
+        }
         _ => vec![edit.clone()],
     };
     adapter.edits.iter().flat_map(each).collect()
+}
+
+/// A tensor's extents, by the base or by what is recorded of it.
+fn extents(name: &str, adapter: &Adapter<'_>, base: Option<&dyn Checkpoint>) -> Option<Vec<u64>> {
+    let at_hand = base.and_then(|base| base.tensors().get(name)).map(|info| &info.shape);
+    let recorded = || adapter.base.find(None, name)?.0.shape.as_ref();
+    Some(at_hand.or_else(recorded)?.dims().to_vec())
 }
 
 fn bundles<'a>(
@@ -150,10 +169,7 @@ fn bundles<'a>(
     let (up, down) = match is_whole {
         true => (lora.up.clone(), lora.down.clone()),
         false => {
-            let at_hand =
-                base.and_then(|base| base.tensors().get(name)).map(|info| info.shape.dims().to_vec());
-            let recorded = || Some(adapter.base.find(None, name)?.0.shape.as_ref()?.dims().to_vec());
-            let dims = at_hand.or_else(recorded)?;
+            let dims = extents(name, adapter, base)?;
             if let Some(part) = stacks.part_of(lora, parts, &dims) {
                 return Some(vec![stacks.as_bundle(lora, part, lora.up.clone(), lora.down.clone())?]);
             }
@@ -195,15 +211,22 @@ fn piece<'e, 'a>(edit: &'e Edit<'a>) -> Option<Piece<'e, 'a>> {
     if let Some(range) = experts {
         return Some(Piece { lora, name: name.to_string(), first: range.start });
     }
-    let (module, rest) = name.as_str().rsplit_once(".experts.")?;
+    let (name, first) = numbered(name.as_str())?;
+    Some(Piece { lora, name, first })
+}
+
+/// The bundle that a tensor of one expert belongs to, and the expert's number.
+pub(super) fn numbered(name: &str) -> Option<(String, u64)> {
+    let (module, rest) = name.rsplit_once(".experts.")?;
     let (number, rest) = rest.split_once('.')?;
     let first =
         number.parse::<u64>().ok().filter(|first| *first < MAX_EXPERTS && first.to_string() == number)?;
-    Some(Piece { lora, name: format!("{module}.experts.{{e}}.{rest}"), first })
+    Some((format!("{module}.experts.{{e}}.{rest}"), first))
 }
 
-/// Edits with those of single experts, and of ranges of them, as one of all experts: missing ones get zeros. Without knowing how many
-/// there are, only whole bundles come so. Gives besides, for each that was rounded, its name and how many elements.
+/// Edits with those of single experts, and of ranges of them, as one of all experts: missing low-rank updates are zeros, and values come so
+/// where none is missing. Without knowing how many there are, only whole bundles of updates come so. Gives besides, for each that was
+/// rounded, its name and how many elements.
 pub(crate) fn bundled<'a>(
     edits: Vec<Edit<'a>>,
     base: Option<&dyn Checkpoint>,
@@ -228,7 +251,8 @@ pub(crate) fn bundled<'a>(
         }
     }
     let kept = edits.into_iter().enumerate().filter(|(at, _)| !gone.contains(at));
-    (kept.map(|(at, edit)| joined.remove(&at).unwrap_or(edit)).collect(), rounded)
+    let edits = kept.map(|(at, edit)| joined.remove(&at).unwrap_or(edit)).collect();
+    (values::bundled(edits, |bundle| count(bundle, base, config)), rounded)
 }
 
 /// How many experts there are.

@@ -17,6 +17,7 @@ use crate::error::{Error, Unmapped};
 use crate::files::Files;
 use crate::formats::Reader;
 use crate::loss::Loss;
+use crate::pass::experts::is_stack;
 use crate::pass::stacks::unstacked;
 use crate::read::{Converted, ReadOptions};
 use fitment_core::checkpoint::Checkpoint;
@@ -78,6 +79,7 @@ pub(crate) fn by_expert<'a>(
 fn stack(edit: &Edit<'_>) -> Option<String> {
     match edit {
         Edit::Lora(lora) if lora.form == LoraForm::Stacked => Some(lora.target.name.to_string()),
+        Edit::Set(set) if is_stack(set.target.name.as_str()) => Some(set.target.name.to_string()),
         _ => None,
     }
 }

@@ -6,9 +6,11 @@ use crate::error::Error;
 use crate::loss::Loss;
 use crate::pass::gather::gathered;
 use crate::pass::permute::reshaped;
+use crate::pass::values::of_each_expert;
 use fitment_core::Adapter;
 use fitment_core::model::{
-    Add, AxisSlice, Edit, IndexRange, Lora, LoraForm, Magnitude, Origin, Set, SetDtype, Target, TensorName,
+    Add, AxisSlice, BaseTensor, Edit, IndexRange, Lora, LoraForm, Magnitude, Origin, Set, SetDtype, Target,
+    TensorName,
 };
 use fitment_core::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn moved(adapter: &mut Adapter<'_>, view: &View<'_>) -> Result<Vec<Loss>, Error> {
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut edits = Vec::with_capacity(adapter.edits.len());
-    for edit in std::mem::take(&mut adapter.edits) {
+    let given = std::mem::take(&mut adapter.edits).into_iter();
+    for edit in given.flat_map(|edit| of_each(edit, view)) {
         let name = edit.target().map(|target| target.name.to_string());
         let Some(made) = name.as_deref().and_then(|name| view.made(name)) else {
             edits.push(edit);
@@ -44,8 +47,24 @@ pub(super) fn moved(adapter: &mut Adapter<'_>, view: &View<'_>) -> Result<Vec<Lo
     }
     let mut losses = losses(counts);
     adapter.edits = experts::stacked_again(edits, view, &mut losses)?;
-    adapter.base.tensors.retain(|tensor| view.made(tensor.name.as_str()).is_none());
+    let is_made = |tensor: &BaseTensor| {
+        let first = Target { experts: tensor.experts, ..Target::whole(tensor.name.clone()) };
+        first.base_names().next().is_some_and(|name| view.made(&name).is_some())
+    };
+    adapter.base.tensors.retain(|tensor| !is_made(tensor));
     Ok(losses)
+}
+
+/// An edit of a bundle that the base has in another form as one of each expert's matrix.
+fn of_each<'a>(edit: Edit<'a>, view: &View<'_>) -> Vec<Edit<'a>> {
+    let first = edit.target().filter(|target| target.experts.is_some());
+    let first = first.and_then(|target| target.base_names().next());
+    let edits = first.and_then(|first| view.made(&first)).and_then(|_| match &edit {
+        Edit::Lora(lora) => Some(lora.of_each_expert()?.into_iter().map(Edit::Lora).collect()),
+        Edit::Set(set) => Some(of_each_expert(set)?.into_iter().map(Edit::Set).collect()),
+        _ => None,
+    });
+    edits.unwrap_or_else(|| vec![edit])
 }
 
 /// One line for each form: `q_proj, k_proj, v_proj` of `qkv_proj`.
@@ -128,7 +147,7 @@ pub(super) fn slice(part: &Part, dims: &[u64]) -> Vec<AxisSlice> {
 }
 
 /// Ranges that follow each other as one.
-fn joined(ranges: impl Iterator<Item = IndexRange>) -> Vec<IndexRange> {
+pub(super) fn joined(ranges: impl Iterator<Item = IndexRange>) -> Vec<IndexRange> {
     let mut all: Vec<IndexRange> = Vec::new();
     for range in ranges {
         match all.last_mut() {

@@ -84,7 +84,7 @@ impl<'b> View<'b> {
         let stacks = Stacks::of(base.config());
         for name in base.tensors().keys() {
             view.take_experts(name, &stacks);
-            view.take_router(name);
+            view.take_router(name, &stacks);
             let Some(names) = split(name) else { continue };
             for fusing in FUSINGS {
                 if fusing.wholes.contains(&names.1) {
@@ -188,14 +188,20 @@ impl<'b> View<'b> {
         }
     }
 
-    /// Mixtral's router by the name that it has in transformers 5.
-    fn take_router(&mut self, name: &str) {
-        let Some(block) = name.strip_suffix(".block_sparse_moe.gate.weight") else { return };
+    /// Mixtral's router by the name that it has in transformers 5, and the other way round.
+    fn take_router(&mut self, name: &str, stacks: &Stacks) {
+        const OLD: &str = ".block_sparse_moe.gate.weight";
+        const NEW: &str = ".mlp.gate.weight";
+        let other = match (name.strip_suffix(OLD), name.strip_suffix(NEW)) {
+            (Some(block), _) => format!("{block}{NEW}"),
+            (_, Some(block)) if stacks.sparse_blocks => format!("{block}{OLD}"),
+            _ => return,
+        };
         let Some(info) = self.base.tensors().get(name).cloned() else { return };
         let Some(rows) = info.shape.dims().first() else { return };
         let rows = vec![IndexRange { start: 0, end: *rows, step: 1 }];
         let part = Part { name: name.to_owned(), rows, transposed: false, expert: None };
-        self.add(format!("{block}.mlp.gate.weight"), info, Made::Part(part));
+        self.add(other, info, Made::Part(part));
     }
 
     /// The matrices of each expert of a stack, as models of transformers 4 call them.
