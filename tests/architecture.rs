@@ -17,7 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fitment-merge", &["fitment-core", "fitment-math"]),
     ("fitment-apply", &["fitment-core", "fitment-math"]),
     ("fitment-diff", &["fitment-core", "fitment-math"]),
-    ("fitment-report", &["fitment-core", "fitment-validate", "fitment-math"]),
+    ("fitment-report", &["fitment-core", "fitment-convert", "fitment-validate", "fitment-math"]),
     ("fitment-candle", &["fitment-core", "fitment-math", "fitment-apply"]),
     ("fitment-io", &["fitment-core", "fitment-convert"]),
     (

@@ -243,11 +243,12 @@ pub(crate) enum ReportFormat {
 
 /// Show what is in an adapter
 ///
-/// Reads the header only: the size of the file does not matter.
+/// Reads the header only: the size of the file does not matter. A report looks at every value.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   fitment inspect my-lora.fitment.safetensors
   fitment inspect my-lora --tensors
+  fitment inspect my-lora --html report.html
   fitment inspect my-lora --json | jq .ranks")]
 pub(crate) struct Inspect {
     /// Adapter to show
@@ -255,6 +256,15 @@ pub(crate) struct Inspect {
     /// List every stored tensor
     #[arg(long)]
     pub(crate) tensors: bool,
+    /// Write a report to this file: verdict, heat maps, spectra, tensors, on one page without scripts
+    #[arg(long, value_name = "OUT")]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the report as Markdown to this file
+    #[arg(long, value_name = "OUT")]
+    pub(crate) markdown: Option<PathBuf>,
+    /// Replace a report that is there
+    #[arg(short, long)]
+    pub(crate) force: bool,
     /// Base checkpoint, for names that need it and the share of its parameters
     #[arg(long, value_name = "BASE")]
     pub(crate) base: Option<PathBuf>,

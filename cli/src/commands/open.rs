@@ -155,6 +155,22 @@ pub(crate) fn foreign_base<'b>(files: &AdapterFiles, base: &'b CheckpointDir) ->
     (!is_fitment).then_some(base as &dyn Checkpoint)
 }
 
+/// Every finding about an adapter.
+pub(crate) fn validated(
+    input: &fitment_validate::Input<'_, '_>,
+    base: Option<&dyn Checkpoint>,
+    options: &fitment_validate::Options,
+) -> Result<fitment_validate::Outcome, Failure> {
+    fitment_validate::validate(input, base, options).map_err(|error| {
+        let hint = match &error {
+            fitment_validate::Error::Input(error) => error.hint(),
+            _ => None,
+        };
+        let error = anyhow::Error::from(error).context(input.name.to_owned());
+        with_hint(Failure::new(Exit::Unusable, error), hint)
+    })
+}
+
 /// The line and hint of an error about files.
 pub(crate) fn of_io(error: fitment_io::Error) -> Failure {
     let hint = match &error {

@@ -9,7 +9,7 @@ use fitment_convert::{Files, ReadOptions};
 use fitment_core::Severity;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::finding::Code;
-use fitment_io::{AdapterFiles, CheckpointDir};
+use fitment_io::AdapterFiles;
 use fitment_validate::output::{self, Style};
 use fitment_validate::{Input, Options, Outcome, Verdict, codes, servers};
 
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
             files: &files,
             options: ReadOptions { from, adapter_name, ..said.options() },
         };
-        outcomes.push(check(&input, base.as_ref(), &options)?);
+        outcomes.push(open::validated(&input, base.as_ref().map(|base| base as &dyn Checkpoint), &options)?);
     }
     print(&outcomes, args, console)?;
     Ok(exit_of(&outcomes, args.fail_on))
@@ -47,18 +47,6 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
 
 fn name_of(format: ReportFormat) -> String {
     format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
-fn check(input: &Input<'_, '_>, base: Option<&CheckpointDir>, options: &Options) -> Result<Outcome, Failure> {
-    let base = base.map(|base| base as &dyn Checkpoint);
-    fitment_validate::validate(input, base, options).map_err(|error| {
-        let hint = match &error {
-            fitment_validate::Error::Input(error) => error.hint(),
-            _ => None,
-        };
-        let error = anyhow::Error::from(error).context(input.name.to_owned());
-        open::with_hint(Failure::new(Exit::Unusable, error), hint)
-    })
 }
 
 fn explain(code: &str, console: Console) -> Run {

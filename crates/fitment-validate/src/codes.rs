@@ -18,7 +18,7 @@ pub fn find(code: &str) -> Option<&'static Rule> {
 /// The rule of a finding.
 ///
 /// Findings are made from rules, so there is one for every code but those of crates that this one does not know.
-pub(crate) fn of(code: Code) -> Option<&'static Rule> {
+pub fn of(code: Code) -> Option<&'static Rule> {
     all().find(|rule| rule.code == code)
 }
 

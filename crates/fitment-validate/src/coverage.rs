@@ -77,16 +77,75 @@ pub fn shares<'n>(covered: impl Iterator<Item = &'n str>, all: impl Iterator<Ite
     kinds(all).into_iter().map(share).collect()
 }
 
+/// Where a name stands in a table of layers × modules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As in [`Group`].
+    pub component: Option<String>,
+    /// The name up to its last number that differs between names of its kind; empty for a name without a number.
+    pub row: String,
+    /// The rest, without `.weight`.
+    pub column: String,
+}
+
+/// The place of each name, in the order of the names.
+///
+/// ```
+/// let names = ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"];
+/// let places = fitment_validate::coverage::places(names.into_iter());
+/// let lines: Vec<_> = places.iter().map(|place| (place.row.as_str(), place.column.as_str())).collect();
+/// assert_eq!(lines, [("model.layers.0", "mlp.up_proj"), ("model.layers.1", "mlp.up_proj"), ("", "lm_head")]);
+/// ```
+pub fn places<N: AsRef<str>>(names: impl Iterator<Item = N>) -> Vec<Place> {
+    let names: Vec<N> = names.collect();
+    let kinds = kinds(names.iter().map(AsRef::as_ref));
+    let place = |label: &N| {
+        let (component, name) = apart(label.as_ref());
+        let key = (component, take_apart(name).0);
+        let fixed = kinds.get(&key).map(fixed).unwrap_or_default();
+        let (mut numbers, mut end) = (0, 0);
+        for (start, segment) in segments(name) {
+            if number(segment).is_some() {
+                end = if fixed.contains_key(&numbers) { end } else { start + segment.len() };
+                numbers += 1;
+            }
+        }
+        let (row, column) = name.split_at(end);
+        let column = column.strip_prefix('.').unwrap_or(column);
+        Place {
+            component: key.0,
+            row: row.to_owned(),
+            column: column.strip_suffix(".weight").unwrap_or(column).to_owned(),
+        }
+    };
+    names.iter().map(place).collect()
+}
+
+/// The parts between dots, each with where it starts.
+fn segments(name: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut start = 0;
+    name.split('.').map(move |segment| {
+        let at = start;
+        start += segment.len() + 1;
+        (at, segment)
+    })
+}
+
+/// Component and name of a label.
+fn apart(label: &str) -> (Option<String>, &str) {
+    match label.split_once('/') {
+        Some((component, name)) => (Some(component.to_owned()), name),
+        None => (None, label),
+    }
+}
+
 /// The numbers of each name of one kind.
 type Indices = BTreeSet<Vec<u64>>;
 
 fn kinds<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<(Option<String>, String), Indices> {
     let mut kinds: BTreeMap<_, Indices> = BTreeMap::new();
     for label in names {
-        let (component, name) = match label.split_once('/') {
-            Some((component, name)) => (Some(component.to_owned()), name),
-            None => (None, label),
-        };
+        let (component, name) = apart(label);
         let (kind, indices) = take_apart(name);
         kinds.entry((component, kind)).or_default().insert(indices);
     }
@@ -187,7 +246,7 @@ pub(crate) fn ranges(numbers: &BTreeSet<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{group, shares};
+    use super::{group, places, shares};
 
     fn lines(names: &[&str]) -> Vec<String> {
         let line = |group: super::Group| {
@@ -232,6 +291,29 @@ mod tests {
         let found = shares([names[0]].into_iter(), names.into_iter());
         let parts = found.iter().map(|s| (s.module(), &*s.hit, &*s.missing));
         assert_eq!(parts.collect::<Vec<_>>(), [("layer.0.q", "", "1"), ("layer.1.wi", "0", "1")]);
+    }
+
+    #[test]
+    fn a_row_ends_with_the_number_that_counts_layers() {
+        let names = [
+            "block.0.layer.1.wi.weight",
+            "block.1.layer.1.wi.weight",
+            "unet/down.0.attn.1.to_out.0.weight",
+            "unet/down.1.attn.0.to_out.0.weight",
+            "l.0.experts.3.w1.weight",
+            "l.0.experts.4.w1.weight",
+        ];
+        let lines: Vec<String> =
+            places(names.iter()).iter().map(|p| format!("{} | {}", p.row, p.column)).collect();
+        let wanted = [
+            "block.0 | layer.1.wi",
+            "block.1 | layer.1.wi",
+            "down.0.attn.1 | to_out.0",
+            "down.1.attn.0 | to_out.0",
+            "l.0.experts.3 | w1",
+            "l.0.experts.4 | w1",
+        ];
+        assert_eq!(lines, wanted);
     }
 
     #[test]

@@ -1,18 +1,16 @@
 //! `fitment inspect`.
 
-mod effect;
-mod summary;
+mod report;
 mod text;
 
 use super::open::{self, How};
 use crate::args::Inspect;
 use crate::console::{Console, Exit, Failure, Run};
-use effect::Effect;
 use fitment_convert::{FormatId, Loss};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::{Adapter, Depth, check, is_fitment, read_checked};
 use fitment_io::AdapterFiles;
-use summary::Summary;
+use fitment_report::{Effect, Summary};
 
 pub(crate) fn run(args: &Inspect, console: Console) -> Run {
     let files = open::files(&args.path)?;
@@ -24,6 +22,11 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
         said: open::Said::all(&args.said),
         ..How::default()
     };
+    let wants_report = args.html.is_some() || args.markdown.is_some();
+    if args.force && !wants_report {
+        let error = anyhow::anyhow!("--force replaces a report, and none is to be written");
+        return Err(Failure::from(error).hint("leave it out, or name a report with --html or --markdown"));
+    }
     let Opened { format, adapter, losses, id } = open(args, &files, how)?;
     let adapter = &adapter;
     let mut summary = Summary::of(adapter, &args.path.display().to_string(), &format.to_string(), id);
@@ -35,6 +38,16 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
     }
     if args.tensors {
         summary = summary.with_tensors(adapter);
+    }
+    if wants_report {
+        let own =
+            Summary::of(adapter, &args.path.display().to_string(), &format.to_string(), summary.id.clone());
+        let input =
+            report::Input { args, files: &files, base: base.as_ref().map(|base| base as &dyn Checkpoint) };
+        report::write(&input, adapter, own.with_tensors(adapter), &losses, console)?;
+        if !console.json {
+            return Ok(Exit::Done);
+        }
     }
     if console.json {
         console.document(&serde_json::to_value(&summary)?)?;

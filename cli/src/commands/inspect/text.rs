@@ -1,6 +1,7 @@
 //! The summary as text for a terminal.
 
-use super::summary::{Group, Summary};
+use fitment_report::text::{grouped, number};
+use fitment_report::{Group, Summary};
 use std::fmt::Write as _;
 
 pub(crate) fn render(summary: &Summary) -> String {
@@ -142,24 +143,6 @@ fn join(items: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// A double in its shortest decimal form.
-pub(crate) fn number(value: f64) -> String {
-    format!("{value}")
-}
-
-/// Thousands apart.
-pub(crate) fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 fn table(groups: &[Group]) -> String {
     let heading = ["target", "layers", "edit", "rank", "scale", "dtype", "n"].map(str::to_owned);
     let rows = groups.iter().map(|group| {
@@ -185,14 +168,4 @@ fn table(groups: &[Group]) -> String {
         out.push('\n');
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grouped;
-
-    #[test]
-    fn thousands_stand_apart() {
-        assert_eq!([grouped(7), grouped(1000), grouped(1234567)], ["7", "1,000", "1,234,567"]);
-    }
 }

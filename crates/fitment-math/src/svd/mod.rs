@@ -18,13 +18,13 @@
 //! # Ok::<(), fitment_math::Error>(())
 //! ```
 //!
-//! A product of two factors is shortened without forming it: [`shorten()`]. [`thin_svd`] and [`orthonormal`] decompose a matrix
+//! A product of two factors is shortened without forming it: [`shorten()`], [`product_values`]. [`thin_svd`] and [`orthonormal`] decompose a matrix
 //! in memory. These are in f64.
 
 mod shorten;
 mod thin;
 
-pub use shorten::{Factors, shorten, shorten_by, within};
+pub use shorten::{Factors, product_values, shorten, shorten_by, within};
 pub use thin::{Svd, orthonormal, thin_svd};
 
 use crate::Error;

@@ -1,6 +1,11 @@
 //! What an adapter is, as numbers and words: the JSON contract of `fitment inspect`, from which the text is drawn.
 
-use super::effect::Effect;
+mod effect;
+mod sentence;
+
+pub(crate) use effect::tokens;
+pub use effect::{Effect, Fold, Reason};
+
 use fitment_core::model::{Adapter, Edit, Layout};
 use fitment_validate::coverage;
 use serde::Serialize;
@@ -8,98 +13,143 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that `inspect` says. Field names are a stable contract.
 #[derive(Debug, Serialize)]
-pub(crate) struct Summary {
+pub struct Summary {
     /// Version of this contract.
-    pub(crate) fitment_inspect: u32,
-    pub(crate) path: String,
+    pub fitment_inspect: u32,
+    /// Path of the file or folder, as it was named.
+    pub path: String,
     /// Format of the file that was read.
-    pub(crate) format: String,
+    pub format: String,
     /// Content id; absent for foreign files, which have none.
-    pub(crate) id: Option<String>,
-    pub(crate) families: Vec<&'static str>,
-    pub(crate) methods: Vec<&'static str>,
-    pub(crate) edits: usize,
+    pub id: Option<String>,
+    /// `weight-space low-rank`, `representation-space`, `full-weight`.
+    pub families: Vec<&'static str>,
+    /// `LoRA`, `DoRA`, `intervention` …
+    pub methods: Vec<&'static str>,
+    /// How many edits there are.
+    pub edits: usize,
     /// Edits of each kind.
-    pub(crate) kinds: BTreeMap<&'static str, usize>,
+    pub kinds: BTreeMap<&'static str, usize>,
     /// Module paths that a low-rank edit hits.
-    pub(crate) modules: usize,
-    pub(crate) ranks: Vec<u64>,
-    pub(crate) scales: Vec<f64>,
+    pub modules: usize,
+    /// Layers or blocks in which it acts: names up to their number.
+    pub layers: usize,
+    /// Ranks that occur, ascending.
+    pub ranks: Vec<u64>,
+    /// Multipliers that occur, ascending.
+    pub scales: Vec<f64>,
     /// Stored weights, source and digests not counted.
-    pub(crate) parameters: u64,
-    pub(crate) dtypes: Vec<&'static str>,
+    pub parameters: u64,
+    /// Dtypes of the stored weights.
+    pub dtypes: Vec<&'static str>,
+    /// What changes, for which tokens, at what cost.
     #[serde(flatten)]
-    pub(crate) effect: Effect,
-    pub(crate) base: BaseSummary,
-    pub(crate) source: Option<SourceSummary>,
-    pub(crate) about: Option<AboutSummary>,
-    pub(crate) groups: Vec<Group>,
+    pub effect: Effect,
+    /// The base that it was made for.
+    pub base: BaseSummary,
+    /// What it was converted from.
+    pub source: Option<SourceSummary>,
+    /// What people say about it.
+    pub about: Option<AboutSummary>,
+    /// Edits of one sort on one kind of module, over the layers.
+    pub groups: Vec<Group>,
+    /// Every stored tensor, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tensors: Option<Vec<TensorLine>>,
+    pub tensors: Option<Vec<TensorLine>>,
 }
 
+/// The base, as the adapter records it.
 #[derive(Debug, Serialize)]
-pub(crate) struct BaseSummary {
-    pub(crate) name: Option<String>,
-    pub(crate) revision: Option<String>,
-    pub(crate) architecture: Option<String>,
-    pub(crate) layout: String,
+pub struct BaseSummary {
+    /// Name on a hub, or of a folder.
+    pub name: Option<String>,
+    /// Revision of that name.
+    pub revision: Option<String>,
+    /// `LlamaForCausalLM` and the like.
+    pub architecture: Option<String>,
+    /// Naming of its tensors: `hf`, `diffusers` …
+    pub layout: String,
     /// Digests of the touched tensors are recorded.
-    pub(crate) bound: bool,
-    pub(crate) touched_tensors: usize,
+    pub bound: bool,
+    /// How many of its tensors the adapter changes.
+    pub touched_tensors: usize,
     /// Tensors that are recorded as unchanged.
-    pub(crate) unchanged_tensors: usize,
+    pub unchanged_tensors: usize,
     /// Elements of the touched tensors, when all shapes are known.
-    pub(crate) touched_parameters: Option<u64>,
+    pub touched_parameters: Option<u64>,
     /// Elements of the whole base, when it was given.
-    pub(crate) parameters: Option<u64>,
+    pub parameters: Option<u64>,
     /// Its bytes.
-    pub(crate) bytes: Option<u64>,
+    pub bytes: Option<u64>,
 }
 
+/// Where it came from.
 #[derive(Debug, Serialize)]
-pub(crate) struct SourceSummary {
-    pub(crate) format: String,
-    pub(crate) version: Option<String>,
-    pub(crate) files: Vec<String>,
-    pub(crate) kept_tensors: usize,
+pub struct SourceSummary {
+    /// Format of the source.
+    pub format: String,
+    /// Version of the tool that wrote it.
+    pub version: Option<String>,
+    /// Paths of the files that are kept as they were.
+    pub files: Vec<String>,
+    /// How many tensors without effect are kept.
+    pub kept_tensors: usize,
 }
 
+/// What people say about it.
 #[derive(Debug, Serialize)]
-pub(crate) struct AboutSummary {
-    pub(crate) title: Option<String>,
-    pub(crate) description: Option<String>,
-    pub(crate) license: Option<String>,
-    pub(crate) triggers: Vec<String>,
-    pub(crate) tags: Vec<String>,
+pub struct AboutSummary {
+    /// One line.
+    pub title: Option<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// As its author wrote it.
+    pub license: Option<String>,
+    /// Words in a prompt that call for it.
+    pub triggers: Vec<String>,
+    /// Free words.
+    pub tags: Vec<String>,
 }
 
 /// Edits of one sort on one kind of module.
 #[derive(Debug, Serialize)]
-pub(crate) struct Group {
-    pub(crate) component: Option<String>,
+pub struct Group {
+    /// Part of a pipeline.
+    pub component: Option<String>,
     /// Target with its layer number as `*`.
-    pub(crate) target: String,
+    pub target: String,
     /// The layers, such as `0-21`; empty where the name has none.
-    pub(crate) layers: String,
-    pub(crate) edit: String,
-    pub(crate) rank: Option<u64>,
-    pub(crate) scale: Option<f64>,
-    pub(crate) dtype: String,
-    pub(crate) count: usize,
+    pub layers: String,
+    /// Kind of edit, with what marks it off.
+    pub edit: String,
+    /// Rank, of what has one.
+    pub rank: Option<u64>,
+    /// The multiplier, of what has one.
+    pub scale: Option<f64>,
+    /// Dtypes of its weights.
+    pub dtype: String,
+    /// How many edits.
+    pub count: usize,
 }
 
+/// One stored tensor.
 #[derive(Debug, Serialize)]
-pub(crate) struct TensorLine {
-    pub(crate) target: String,
-    pub(crate) kind: &'static str,
-    pub(crate) role: &'static str,
-    pub(crate) dtype: &'static str,
-    pub(crate) shape: Vec<u64>,
+pub struct TensorLine {
+    /// Target or site of its edit.
+    pub target: String,
+    /// Kind of the edit.
+    pub kind: &'static str,
+    /// Its role in the edit.
+    pub role: &'static str,
+    /// Its dtype.
+    pub dtype: &'static str,
+    /// Its shape.
+    pub shape: Vec<u64>,
 }
 
 impl Summary {
-    pub(crate) fn of(adapter: &Adapter<'_>, path: &str, format: &str, id: Option<String>) -> Self {
+    /// The summary of an adapter. `id` is the content id, of a file that has one.
+    pub fn of(adapter: &Adapter<'_>, path: &str, format: &str, id: Option<String>) -> Self {
         let mut kinds = BTreeMap::new();
         for edit in &adapter.edits {
             *kinds.entry(edit.kind()).or_insert(0) += 1;
@@ -115,6 +165,7 @@ impl Summary {
             edits: adapter.edits.len(),
             kinds,
             modules: modules(adapter),
+            layers: layers(adapter),
             ranks: ranks(adapter).collect::<BTreeSet<_>>().into_iter().collect(),
             scales: scales.into_values().collect(),
             parameters: parameters(adapter),
@@ -139,7 +190,8 @@ impl Summary {
         }
     }
 
-    pub(crate) fn with_tensors(mut self, adapter: &Adapter<'_>) -> Self {
+    /// The same with every stored tensor.
+    pub fn with_tensors(mut self, adapter: &Adapter<'_>) -> Self {
         let lines = adapter.edits.iter().flat_map(|edit| {
             let target = edit.label().unwrap_or_default();
             let kind = edit.kind();
@@ -224,6 +276,11 @@ fn methods(adapter: &Adapter<'_>) -> Vec<&'static str> {
 fn modules(adapter: &Adapter<'_>) -> usize {
     let lora = adapter.edits.iter().filter(|edit| matches!(edit, Edit::Lora(_)));
     lora.filter_map(Edit::target).map(|target| target.label()).collect::<BTreeSet<_>>().len()
+}
+
+fn layers(adapter: &Adapter<'_>) -> usize {
+    let rows = crate::modules(adapter).into_iter().filter(|module| !module.row.is_empty());
+    rows.map(|module| (module.component, module.row)).collect::<BTreeSet<_>>().len()
 }
 
 fn parameters(adapter: &Adapter<'_>) -> u64 {

@@ -8,42 +8,47 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Part of the JSON contract of `fitment inspect`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Effect {
+pub struct Effect {
     /// `weights`, `representations`, or both.
-    pub(crate) targets: Vec<&'static str>,
+    pub targets: Vec<&'static str>,
     /// Which tokens see the change.
-    pub(crate) scope: Vec<String>,
+    pub scope: Vec<String>,
     /// Bytes of the stored tensors that are changed with.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Of interventions: whether they can become part of weights.
-    pub(crate) fold: Option<Fold>,
+    pub fold: Option<Fold>,
     /// Floating-point operations for each token on which the interventions act that cannot be folded: two for each
     /// multiplication with a weight.
-    pub(crate) flops_per_token: Option<u64>,
+    pub flops_per_token: Option<u64>,
 }
 
 /// How many interventions can be folded into weights, and why the others cannot.
 #[derive(Debug, Serialize)]
-pub(crate) struct Fold {
-    pub(crate) interventions: usize,
+pub struct Fold {
+    /// How many interventions there are.
+    pub interventions: usize,
     /// How many can; without a base, how many could into a suitable one.
-    pub(crate) foldable: usize,
+    pub foldable: usize,
     /// A base was at hand.
-    pub(crate) certain: bool,
-    pub(crate) reasons: Vec<Reason>,
+    pub certain: bool,
+    /// Why the others cannot.
+    pub reasons: Vec<Reason>,
 }
 
+/// Why interventions cannot be folded.
 #[derive(Debug, Serialize)]
-pub(crate) struct Reason {
+pub struct Reason {
     /// The first site with it.
-    pub(crate) site: String,
-    pub(crate) reason: String,
+    pub site: String,
+    /// In words.
+    pub reason: String,
     /// How many interventions have it.
-    pub(crate) count: usize,
+    pub count: usize,
 }
 
 impl Effect {
-    pub(crate) fn of(adapter: &Adapter<'_>, base: Option<&dyn Checkpoint>) -> Self {
+    /// Of an adapter, and of the base where it is at hand.
+    pub fn of(adapter: &Adapter<'_>, base: Option<&dyn Checkpoint>) -> Self {
         let interventions: Vec<(usize, &Intervention<'_>)> = adapter
             .edits
             .iter()
@@ -153,7 +158,7 @@ fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn tokens(positions: &Positions) -> String {
+pub(crate) fn tokens(positions: &Positions) -> String {
     let of = match positions.phase {
         Phase::EveryForward => "every pass",
         other => phase(other),
