@@ -35,7 +35,8 @@ pub struct Analysis {
     pub orthogonality: Option<f64>,
 }
 
-/// Analyses one edit, by QR of each factor and the singular values of the r × r core: exact, and never the dense matrix.
+/// Analyses one edit by the r × r core between its factors, never by the dense matrix: within 2e-8 of the largest singular value, and
+/// those below 1e-7 of it are left out ([`product_values`]).
 ///
 /// # Errors
 /// [`Error::NotFinite`], [`Error::Dtype`]: of weights with which nothing can be computed.

@@ -24,7 +24,7 @@ fn numbers(count: usize, seed: u64) -> Vec<f64> {
 
 fn tensor(dims: &[u64], values: &[f64]) -> Tensor<'static> {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Tensor::owned(Dtype::F64, Shape::new(dims).unwrap(), bytes).unwrap()
+    Tensor::owned(Dtype::F64, Shape::new(dims).expect("small"), bytes).expect("as long as its shape says")
 }
 
 fn lora(
@@ -34,7 +34,7 @@ fn lora(
     mid: Option<Tensor<'static>>,
 ) -> Lora<'static> {
     Lora {
-        target: Target::whole(TensorName::new("model.layers.0.w.weight").unwrap()),
+        target: Target::whole(TensorName::new("model.layers.0.w.weight").expect("a name")),
         form,
         transposed: false,
         scale: -1.5,
@@ -47,7 +47,7 @@ fn lora(
 }
 
 fn matrix(rows: usize, columns: usize, values: &[f64]) -> Array2<f64> {
-    Array2::from_shape_vec((rows, columns), values.to_vec()).unwrap()
+    Array2::from_shape_vec((rows, columns), values.to_vec()).expect("as many as the shape says")
 }
 
 fn near(found: &[f64], wanted: &[f64]) {

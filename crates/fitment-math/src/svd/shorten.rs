@@ -3,7 +3,6 @@
 use super::Limit;
 use crate::Error;
 use faer::Mat;
-use faer::linalg::solvers::Qr;
 use ndarray::{Array2, ArrayView2};
 
 /// Two shorter factors, and how far their product is from that of the longer ones.
@@ -43,10 +42,15 @@ pub fn shorten_by(
     down: ArrayView2<'_, f64>,
     kept: &dyn Fn(&[f64]) -> usize,
 ) -> Result<Factors, Error> {
-    let (left, right) = triangles(up, down)?;
+    let rank = up.ncols();
+    same_rank(up, down)?;
+    let left = Mat::from_fn(up.nrows(), rank, |row, column| up[(row, column)]).qr();
+    let right = Mat::from_fn(down.ncols(), rank, |row, column| down[(column, row)]).qr();
     let core = left.thin_R() * right.thin_R().transpose();
     let svd = core.thin_svd().map_err(|_| Error::NoConvergence)?;
-    let values = above_rounding(svd.S().column_vector().iter().copied().collect(), up.ncols());
+    let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+    let floor = values.first().map_or(0.0, |first| rank as f64 * f64::EPSILON * first);
+    let values: Vec<f64> = values.into_iter().take_while(|value| *value > floor).collect();
     let kept = kept(&values).min(values.len());
     let squares = |values: &[f64]| values.iter().rev().fold(0.0, |sum, value| sum + value * value);
     let whole = squares(&values);
@@ -69,35 +73,15 @@ pub fn shorten_by(
     Ok(Factors { up, down, values, relative_error })
 }
 
-/// The singular values of `up·down` that are not rounding, descending, without the product itself and without its vectors:
-/// as [`shorten`] finds them, in less than half the time.
-///
-/// # Errors
-/// As [`shorten`].
-pub fn product_values(up: ArrayView2<'_, f64>, down: ArrayView2<'_, f64>) -> Result<Vec<f64>, Error> {
-    let (left, right) = triangles(up, down)?;
-    let core = left.thin_R() * right.thin_R().transpose();
-    let values = core.singular_values().map_err(|_| Error::NoConvergence)?;
-    Ok(above_rounding(values, up.ncols()))
-}
-
-/// `up = Q₁·R₁` and `downᵀ = Q₂·R₂`.
-fn triangles(up: ArrayView2<'_, f64>, down: ArrayView2<'_, f64>) -> Result<(Qr<f64>, Qr<f64>), Error> {
-    let rank = up.ncols();
-    if down.nrows() != rank {
-        return Err(Error::Length { what: "rows of down", expected: rank, found: down.nrows() });
+/// Refuses factors that do not share a rank, or hold what is no number.
+pub(super) fn same_rank(up: ArrayView2<'_, f64>, down: ArrayView2<'_, f64>) -> Result<(), Error> {
+    if down.nrows() != up.ncols() {
+        return Err(Error::Length { what: "rows of down", expected: up.ncols(), found: down.nrows() });
     }
     if up.iter().chain(&down).any(|number| !number.is_finite()) {
         return Err(Error::NotFinite);
     }
-    let left = Mat::from_fn(up.nrows(), rank, |row, column| up[(row, column)]).qr();
-    let right = Mat::from_fn(down.ncols(), rank, |row, column| down[(column, row)]).qr();
-    Ok((left, right))
-}
-
-fn above_rounding(values: Vec<f64>, rank: usize) -> Vec<f64> {
-    let floor = values.first().map_or(0.0, |first| rank as f64 * f64::EPSILON * first);
-    values.into_iter().take_while(|value| *value > floor).collect()
+    Ok(())
 }
 
 /// The fewest of descending singular values without which the product is off by at most this relative Frobenius error.
