@@ -102,27 +102,27 @@ proptest! {
     #[test]
     fn a_linear_layer_does_what_its_merged_weight_does(
         out in 1..7_u64, inner in 1..7_u64, seed: u64,
-        files in proptest::collection::vec(proptest::collection::vec(wish(), 1..4), 1..3),
+        files in proptest::collection::vec(proptest::collection::vec(wish(), 1..4), 1..5),
     ) {
         let base = noise(Dtype::F32, &[out, inner], seed);
         let layer = |adapters: &mut Adapters| -> Box<dyn Module> {
             Box::new(adapters.linear("m", Linear::new(on_device(&base), None)).unwrap())
         };
-        let x = states(&[3, 2, inner as usize], seed ^ 1);
+        let x = states(&[6, 2, inner as usize], seed ^ 1);
         check(&of_wishes(&files, &[out, inner]), &base, &x, layer, linear);
     }
 
     #[test]
     fn an_embedding_does_what_its_merged_weight_does(
         vocab in 1..7_u64, dim in 1..7_u64, seed: u64,
-        files in proptest::collection::vec(proptest::collection::vec(wish(), 1..4), 1..3),
+        files in proptest::collection::vec(proptest::collection::vec(wish(), 1..4), 1..5),
     ) {
         let base = noise(Dtype::F32, &[vocab, dim], seed);
         let layer = |adapters: &mut Adapters| -> Box<dyn Module> {
             Box::new(adapters.embedding("m", Embedding::new(on_device(&base), dim as usize)).unwrap())
         };
-        let ids: Vec<u32> = (0..9).map(|at| ((seed >> (at % 32)) % vocab) as u32).collect();
-        let ids = Tensor::from_vec(ids, (3, 3), &CPU).unwrap();
+        let ids: Vec<u32> = (0..18).map(|at| ((seed >> (at % 32)) % vocab) as u32).collect();
+        let ids = Tensor::from_vec(ids, (6, 3), &CPU).unwrap();
         let plain = |weight: Tensor, ids: &Tensor| Embedding::new(weight, dim as usize).forward(ids).unwrap();
         check(&of_wishes(&files, &[vocab, dim]), &base, &ids, layer, plain);
     }
@@ -141,6 +141,54 @@ proptest! {
         let x = states(&[3, inner as usize * groups, 5, 6], seed ^ 1);
         let plain = |weight: Tensor, x: &Tensor| Conv2d::new(weight, None, config).forward(x).unwrap();
         check(&of_wishes(&files, &dims), &base, &x, layer, plain);
+    }
+}
+
+/// Adapters of different ranks, with and without a magnitude, and one that is no product: in any order, as often as wanted, at any
+/// weight, in one batch after the other.
+#[test]
+fn rows_take_any_of_many_adapters() {
+    let base = noise(Dtype::F32, &[5, 4], 1);
+    let bytes = base_bytes(&[(NAME, base.clone())]);
+    let base_file = checkpoint(&bytes);
+    let make = |number: u64| {
+        let rank = 1 + number % 3;
+        let (up, down) =
+            (noise(Dtype::F32, &[5, rank], 2 * number), noise(Dtype::F32, &[rank, 4], 2 * number + 1));
+        let mut edit = lora(NAME, 0.5, up, down);
+        if number % 2 == 1 {
+            let axis = (number / 2) % 2;
+            let value = noise(Dtype::F32, &[if axis == 0 { 5 } else { 4 }], number + 99);
+            edit.magnitude = Some(Magnitude { value, axis, norm_of: NormOf::Merged, eps: 0.0 });
+        }
+        match number {
+            6 => adapter(vec![Edit::Add(add(NAME, 1.0, noise(Dtype::F32, &[5, 4], 77)))]),
+            _ => adapter(vec![Edit::Lora(edit)]),
+        }
+    };
+    let adapters: Vec<Adapter<'static>> = (0..9).map(make).collect();
+    let inputs: Vec<Input<'_>> = adapters.iter().map(|adapter| input(adapter, 1.0)).collect();
+    let mut loaded = Adapters::load(&inputs, &base_file, &CPU).unwrap();
+    let layer = loaded.linear("m", Linear::new(on_device(&base), None)).unwrap();
+    let all = [Some((8, 1.0)), Some((1, 0.5)), Some((6, 2.0)), Some((3, 1.0)), Some((8, -1.0)), Some((0, 1.0))];
+    let some = [None, Some((2, 1.0)), Some((2, 1.0)), Some((7, 0.0)), Some((4, 1.0)), None];
+    let same = [Some((5, 1.0)); 6];
+    for rows in [all, some, same] {
+        loaded.set(Mix::Rows(rows.to_vec())).unwrap();
+        for seed in 0..2 {
+            let x = states(&[6, 3, 4], seed);
+            let y = layer.forward(&x).unwrap();
+            for (row, entry) in rows.iter().enumerate() {
+                let mut alone = vec![0.0; adapters.len()];
+                if let Some((adapter, weight)) = entry {
+                    alone[*adapter] = *weight;
+                }
+                let wanted = linear(merged(&adapters, &alone, &base).unwrap(), &x.narrow(0, row, 1).unwrap());
+                assert!(distance(&y.narrow(0, row, 1).unwrap(), &wanted) < 1e-5, "{rows:?}, row {row}");
+            }
+        }
+        let error = layer.forward(&states(&[5, 3, 4], 0)).unwrap_err().to_string();
+        assert!(error.starts_with("the mix names adapters for 6 rows, the batch has 5"), "{error}");
     }
 }
 

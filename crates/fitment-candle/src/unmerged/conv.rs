@@ -2,7 +2,7 @@
 
 use super::change::{Change, Factors};
 use super::mix::Shared;
-use super::row::{Beside, add, sum};
+use super::row::{Beside, Changes, add, sum};
 use super::vector::AdaptedVector;
 use candle_core::{Result, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, Module};
@@ -13,9 +13,8 @@ pub struct AdaptedConv2d {
     /// `[out, in / groups, height, width]`
     weight: Tensor,
     config: Conv2dConfig,
-    changes: Vec<Option<Change>>,
+    changes: Changes,
     bias: AdaptedVector,
-    mix: Shared,
 }
 
 impl AdaptedConv2d {
@@ -25,7 +24,8 @@ impl AdaptedConv2d {
         bias: AdaptedVector,
         mix: Shared,
     ) -> Result<Self> {
-        Ok(Self { weight: layer.weight().clone(), config: *layer.config(), changes, bias, mix })
+        let changes = Changes::new(changes, mix);
+        Ok(Self { weight: layer.weight().clone(), config: *layer.config(), changes, bias })
     }
 
     fn convolve(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -46,39 +46,37 @@ impl AdaptedConv2d {
 }
 
 impl Beside for AdaptedConv2d {
-    fn acts(&self, adapter: usize) -> bool {
-        self.changes.get(adapter).is_some_and(Option::is_some)
+    fn changes(&self) -> &Changes {
+        &self.changes
     }
 
-    fn delta(&self, adapter: usize, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        match self.changes.get(adapter).and_then(Option::as_ref) {
-            None => y.zeros_like(),
-            Some(Change::Dense(delta)) => self.convolve(x, delta),
-            Some(Change::Factors(Factors { product, row, column })) => {
-                let mut parts = Vec::new();
-                if let Some(product) = product {
-                    parts.push(self.product(x, product)?);
-                }
-                if let Some(row) = row {
-                    let gains = row.reshape((row.dim(0)?, 1, 1))?;
-                    parts.push(y.to_dtype(row.dtype())?.broadcast_mul(&gains)?);
-                }
-                if let Some(column) = column {
-                    let (_, inner, height, width) = self.weight.dims4()?;
-                    let gains = column.reshape((inner, height, width))?;
-                    let weight = self.weight.to_dtype(column.dtype())?.broadcast_mul(&gains)?;
-                    parts.push(self.convolve(x, &weight)?);
-                }
-                sum(parts, y)
-            }
+    fn delta(&self, change: &Change, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let Factors { product, row, column } = match change {
+            Change::Dense(delta) => return self.convolve(x, delta),
+            Change::Factors(factors) => factors,
+        };
+        let mut parts = Vec::new();
+        if let Some(product) = product {
+            parts.push(self.product(x, product)?);
         }
+        if let Some(row) = row {
+            let gains = row.reshape((row.dim(0)?, 1, 1))?;
+            parts.push(y.to_dtype(row.dtype())?.broadcast_mul(&gains)?);
+        }
+        if let Some(column) = column {
+            let (_, inner, height, width) = self.weight.dims4()?;
+            let gains = column.reshape((inner, height, width))?;
+            let weight = self.weight.to_dtype(column.dtype())?.broadcast_mul(&gains)?;
+            parts.push(self.convolve(x, &weight)?);
+        }
+        sum(parts, y)
     }
 }
 
 impl Module for AdaptedConv2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.contiguous()?;
-        let mix = self.mix.get();
+        let mix = self.changes.mix();
         let y = add(self, &mix, &x, self.convolve(&x, &self.weight)?)?;
         self.bias.add_to(&mix, y, 1)
     }

@@ -2,7 +2,8 @@
 
 use super::change::{Change, Factors};
 use super::mix::Shared;
-use super::row::{Beside, add, grown, sum};
+use super::row::{Beside, Changes, add, grown, sum};
+use super::stack::{Stack, taken};
 use super::vector::AdaptedVector;
 use candle_core::{D, Result, Tensor};
 use candle_nn::{Linear, Module};
@@ -12,9 +13,8 @@ use candle_nn::{Linear, Module};
 pub struct AdaptedLinear {
     /// `[out, in]`
     weight: Tensor,
-    changes: Vec<Option<Change>>,
+    changes: Changes,
     bias: AdaptedVector,
-    mix: Shared,
 }
 
 impl AdaptedLinear {
@@ -25,7 +25,7 @@ impl AdaptedLinear {
         mix: Shared,
     ) -> Result<Self> {
         let (weight, changes) = grown(layer.weight().clone(), changes)?;
-        Ok(Self { weight, changes, bias, mix })
+        Ok(Self { weight, changes: Changes::stacked(changes, mix)?, bias })
     }
 }
 
@@ -41,37 +41,59 @@ fn times(x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
     flat.matmul(&matrix.t()?)?.reshape(dims)
 }
 
+impl AdaptedLinear {
+    /// The plain weight's outputs for `x ∘ gains`.
+    fn scaled(&self, x: &Tensor, gains: &Tensor) -> Result<Tensor> {
+        let scaled = x.to_dtype(gains.dtype())?.broadcast_mul(gains)?;
+        times(&scaled, &self.weight.to_dtype(gains.dtype())?)
+    }
+}
+
 impl Beside for AdaptedLinear {
-    fn acts(&self, adapter: usize) -> bool {
-        self.changes.get(adapter).is_some_and(Option::is_some)
+    fn changes(&self) -> &Changes {
+        &self.changes
     }
 
-    fn delta(&self, adapter: usize, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        match self.changes.get(adapter).and_then(Option::as_ref) {
-            None => y.zeros_like(),
-            Some(Change::Dense(delta)) => times(x, delta),
-            Some(Change::Factors(Factors { product, row, column })) => {
-                let mut parts = Vec::new();
-                if let Some((left, right)) = product {
-                    parts.push(times(&times(x, right)?, left)?);
-                }
-                if let Some(row) = row {
-                    parts.push(y.to_dtype(row.dtype())?.broadcast_mul(row)?);
-                }
-                if let Some(column) = column {
-                    let scaled = x.to_dtype(column.dtype())?.broadcast_mul(column)?;
-                    parts.push(times(&scaled, &self.weight.to_dtype(column.dtype())?)?);
-                }
-                sum(parts, y)
-            }
+    fn delta(&self, change: &Change, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let Factors { product, row, column } = match change {
+            Change::Dense(delta) => return times(x, delta),
+            Change::Factors(factors) => factors,
+        };
+        let mut parts = Vec::new();
+        if let Some((left, right)) = product {
+            parts.push(times(&times(x, right)?, left)?);
         }
+        if let Some(row) = row {
+            parts.push(y.to_dtype(row.dtype())?.broadcast_mul(row)?);
+        }
+        if let Some(column) = column {
+            parts.push(self.scaled(x, column)?);
+        }
+        sum(parts, y)
+    }
+
+    fn delta_by_row(&self, stack: &Stack, slots: &Tensor, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let mut parts = Vec::new();
+        if let Some((left, right)) = &stack.product {
+            let (batch, width) = (x.dim(0)?, x.dim(D::Minus1)?);
+            let flat = x.reshape((batch, x.elem_count() / (batch * width).max(1), width))?;
+            let narrow = flat.to_dtype(right.dtype())?.matmul(&right.index_select(slots, 0)?.t()?)?;
+            parts.push(narrow.matmul(&left.index_select(slots, 0)?.t()?)?.reshape(y.dims())?);
+        }
+        if let Some(row) = &stack.row {
+            parts.push(y.to_dtype(row.dtype())?.broadcast_mul(&taken(row, slots, y.rank())?)?);
+        }
+        if let Some(column) = &stack.column {
+            parts.push(self.scaled(x, &taken(column, slots, x.rank())?)?);
+        }
+        sum(parts, y)
     }
 }
 
 impl Module for AdaptedLinear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.contiguous()?;
-        let mix = self.mix.get();
+        let mix = self.changes.mix();
         let y = add(self, &mix, &x, times(&x, &self.weight)?)?;
         self.bias.add_to(&mix, y, x.rank() - 1)
     }

@@ -1,6 +1,6 @@
 //! Which adapters act on which rows of a batch, and how strongly.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Result, bail};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Which adapters act.
@@ -58,46 +58,4 @@ impl Shared {
     pub(super) fn get(&self) -> Arc<Mix> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// Rows of a batch on which one adapter acts.
-pub(super) struct Group {
-    pub(super) adapter: usize,
-    /// Row numbers, U32.
-    pub(super) rows: Tensor,
-    /// A weight for each, f32.
-    pub(super) weights: Tensor,
-}
-
-/// The rows of a batch by adapter, of those that act there.
-pub(super) fn groups(
-    rows: &[Option<(usize, f64)>],
-    batch: usize,
-    device: &Device,
-    acts: impl Fn(usize) -> bool,
-) -> Result<Vec<Group>> {
-    if rows.len() != batch {
-        bail!("the mix names adapters for {} rows, the batch has {batch}", rows.len());
-    }
-    let mut found: Vec<(usize, Vec<u32>, Vec<f32>)> = Vec::new();
-    for (row, entry) in rows.iter().enumerate() {
-        let Some((adapter, weight)) = *entry else { continue };
-        if weight == 0.0 || !acts(adapter) {
-            continue;
-        }
-        let at = match found.iter().position(|group| group.0 == adapter) {
-            Some(at) => at,
-            None => {
-                found.push((adapter, Vec::new(), Vec::new()));
-                found.len() - 1
-            }
-        };
-        found[at].1.push(u32::try_from(row).map_err(candle_core::Error::wrap)?);
-        found[at].2.push(weight as f32);
-    }
-    let group = |(adapter, rows, weights): (usize, Vec<u32>, Vec<f32>)| {
-        let (rows, weights) = (Tensor::new(rows, device)?, Tensor::new(weights, device)?);
-        Ok(Group { adapter, rows, weights })
-    };
-    found.into_iter().map(group).collect()
 }

@@ -47,6 +47,8 @@ mod linear;
 mod load;
 mod mix;
 mod row;
+mod rows;
+mod stack;
 mod vector;
 
 pub use conv::AdaptedConv2d;

@@ -1,45 +1,113 @@
 //! The sum over adapters, for all rows of a batch or row by row.
 
 use super::change::{Change, Factors};
-use super::mix::{Mix, groups};
-use candle_core::{Result, Tensor};
+use super::mix::{Mix, Shared};
+use super::rows::{Place, Sorted};
+use super::stack::Stack;
+use candle_core::{Device, Result, Tensor, bail};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// A layer with adapters beside it.
+/// What adapters do to a layer, and which of them act.
+#[derive(Clone, Debug)]
+pub(super) struct Changes {
+    by_adapter: Vec<Option<Change>>,
+    stack: Option<Stack>,
+    mix: Shared,
+    sorted: Kept,
+}
+
+/// The rows of a batch as they were last sorted, and for which mix: on a device their numbers are sent once for each mix.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept(Arc<Mutex<Option<(Arc<Mix>, Arc<Sorted>)>>>);
+
+impl Kept {
+    /// The rows of a mix, for a batch of so many.
+    pub(super) fn sorted(
+        &self,
+        (mix, rows): (&Arc<Mix>, &[Option<(usize, f64)>]),
+        (batch, device): (usize, &Device),
+        place: impl Fn(usize) -> Option<Place>,
+    ) -> Result<Arc<Sorted>> {
+        if rows.len() != batch {
+            bail!("the mix names adapters for {} rows, the batch has {batch}", rows.len());
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, sorted)) = &*kept
+            && Arc::ptr_eq(of, mix)
+        {
+            return Ok(sorted.clone());
+        }
+        let sorted = Arc::new(Sorted::new(rows, device, place)?);
+        *kept = Some((mix.clone(), sorted.clone()));
+        Ok(sorted)
+    }
+}
+
+impl Changes {
+    /// Changes of which each is held by itself.
+    pub(super) fn new(by_adapter: Vec<Option<Change>>, mix: Shared) -> Self {
+        Self { by_adapter, stack: None, mix, sorted: Kept::default() }
+    }
+
+    /// Changes whose factors are stacked.
+    pub(super) fn stacked(mut by_adapter: Vec<Option<Change>>, mix: Shared) -> Result<Self> {
+        let stack = Stack::of(&mut by_adapter)?;
+        Ok(Self { by_adapter, stack, mix, sorted: Kept::default() })
+    }
+
+    /// The mix as it is now.
+    pub(super) fn mix(&self) -> Arc<Mix> {
+        self.mix.get()
+    }
+
+    fn place(&self, adapter: usize) -> Option<Place> {
+        let stacked = self.stack.as_ref().and_then(|stack| stack.place(adapter)).map(Place::Stacked);
+        stacked.or_else(|| self.by_adapter.get(adapter)?.as_ref().map(|_| Place::Alone))
+    }
+}
+
+/// A layer with adapters beside it. The first axis of its inputs and outputs counts rows of the batch.
 pub(super) trait Beside {
-    /// Whether an adapter changes this layer.
-    fn acts(&self, adapter: usize) -> bool;
+    /// What adapters do to it.
+    fn changes(&self) -> &Changes;
 
-    /// What an adapter adds to the outputs `y` of the plain layer for the inputs `x`. The first axis of both counts rows of the batch.
-    fn delta(&self, adapter: usize, x: &Tensor, y: &Tensor) -> Result<Tensor>;
+    /// What a change adds to the outputs `y` of the plain layer for the inputs `x`.
+    fn delta(&self, change: &Change, x: &Tensor, y: &Tensor) -> Result<Tensor>;
+
+    /// The same for rows that take theirs from the places `slots` of the stacks, which layers have whose changes are stacked.
+    fn delta_by_row(&self, _stack: &Stack, _slots: &Tensor, _x: &Tensor, _y: &Tensor) -> Result<Tensor> {
+        bail!("this layer stacks nothing")
+    }
 }
 
 /// `y` with what the adapters of the mix add, in `y`'s dtype.
-pub(super) fn add(layer: &impl Beside, mix: &Mix, x: &Tensor, y: Tensor) -> Result<Tensor> {
+pub(super) fn add(layer: &impl Beside, mix: &Arc<Mix>, x: &Tensor, y: Tensor) -> Result<Tensor> {
+    let changes = layer.changes();
     let mut sum: Option<Tensor> = None;
-    match mix {
+    let before = |sum: Option<Tensor>, delta: &Tensor| match sum {
+        None => y.to_dtype(delta.dtype()),
+        Some(sum) => Ok(sum),
+    };
+    match &**mix {
         Mix::Same(weights) => {
-            for (adapter, weight) in weights.iter().enumerate() {
-                if *weight != 0.0 && layer.acts(adapter) {
-                    let delta = (layer.delta(adapter, x, &y)? * *weight)?;
-                    sum = Some(match sum {
-                        None => (y.to_dtype(delta.dtype())? + delta)?,
-                        Some(sum) => (sum + delta)?,
-                    });
-                }
+            for (change, weight) in changes.by_adapter.iter().zip(weights) {
+                let (Some(change), true) = (change, *weight != 0.0) else { continue };
+                let delta = layer.delta(change, x, &y)?;
+                let delta = if *weight == 1.0 { delta } else { (delta * *weight)? };
+                sum = Some((before(sum, &delta)? + delta)?);
             }
         }
         Mix::Rows(rows) => {
-            for group in groups(rows, x.dim(0)?, x.device(), |adapter| layer.acts(adapter))? {
-                let chosen = |tensor: &Tensor| tensor.index_select(&group.rows, 0);
-                let delta = layer.delta(group.adapter, &chosen(x)?, &chosen(&y)?)?;
-                let mut dims = vec![1; delta.rank()];
-                dims[0] = delta.dim(0)?;
-                let weights = group.weights.to_dtype(delta.dtype())?.reshape(dims)?;
-                let before = match sum {
-                    None => y.to_dtype(delta.dtype())?,
-                    Some(sum) => sum,
-                };
-                sum = Some(before.index_add(&group.rows, &delta.broadcast_mul(&weights)?, 0)?);
+            let batch = (x.dim(0)?, x.device());
+            let sorted = changes.sorted.sorted((mix, rows), batch, |adapter| changes.place(adapter))?;
+            if let (Some((slots, taken)), Some(stack)) = (&sorted.stacked, &changes.stack) {
+                let delta = layer.delta_by_row(stack, slots, &taken.of(x)?, &taken.of(&y)?)?;
+                sum = Some(taken.add(before(sum, &delta)?, delta)?);
+            }
+            for (adapter, taken) in &sorted.alone {
+                let Some(Some(change)) = changes.by_adapter.get(*adapter) else { continue };
+                let delta = layer.delta(change, &taken.of(x)?, &taken.of(&y)?)?;
+                sum = Some(taken.add(before(sum, &delta)?, delta)?);
             }
         }
     }
