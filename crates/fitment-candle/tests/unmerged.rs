@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, Embedding, Linear, Module};
 use fitment_apply::{Input, Options, Plan};
 use fitment_candle::unmerged::{Adapters, Error, Mix};
-use fitment_core::model::{Adapter, Edit, Magnitude, NormOf, Set, SetDtype};
+use fitment_core::model::{Adapter, Edit, LoraForm, Magnitude, NormOf, Set, SetDtype};
 use fitment_core::tensor::{Dtype, Tensor as Stored};
 use proptest::prelude::*;
 use support::generated::{Wish, edit, wish};
@@ -170,7 +170,8 @@ fn rows_take_any_of_many_adapters() {
     let inputs: Vec<Input<'_>> = adapters.iter().map(|adapter| input(adapter, 1.0)).collect();
     let mut loaded = Adapters::load(&inputs, &base_file, &CPU).unwrap();
     let layer = loaded.linear("m", Linear::new(on_device(&base), None)).unwrap();
-    let all = [Some((8, 1.0)), Some((1, 0.5)), Some((6, 2.0)), Some((3, 1.0)), Some((8, -1.0)), Some((0, 1.0))];
+    let all =
+        [Some((8, 1.0)), Some((1, 0.5)), Some((6, 2.0)), Some((3, 1.0)), Some((8, -1.0)), Some((0, 1.0))];
     let some = [None, Some((2, 1.0)), Some((2, 1.0)), Some((7, 0.0)), Some((4, 1.0)), None];
     let same = [Some((5, 1.0)); 6];
     for rows in [all, some, same] {
@@ -224,6 +225,84 @@ fn biases_are_changed_brought_and_taken_away() {
     let bias = on_device(&noise(Dtype::F32, &[3], 5));
     let wanted = Linear::new(weight, Some(bias)).forward(&x).unwrap();
     assert!(distance(&layer.forward(&x).unwrap(), &wanted) < 1e-6);
+}
+
+/// Each token through the experts that it goes to, with the adapters of its row, against the merged stack.
+#[test]
+fn experts_have_adapters_of_their_own() {
+    let base = noise(Dtype::F32, &[3, 5, 4], 1);
+    let bytes = base_bytes(&[("e", base.clone())]);
+    let base_file = checkpoint(&bytes);
+    let stacked = |seed: u64| {
+        let (up, down) = (noise(Dtype::F32, &[3, 5, 2], seed), noise(Dtype::F32, &[3, 2, 4], seed + 1));
+        let mut edit = lora("e", 0.5, up, down);
+        edit.form = LoraForm::Stacked;
+        adapter(vec![Edit::Lora(edit)])
+    };
+    let dense = adapter(vec![Edit::Add(add("e", 1.0, noise(Dtype::F32, &[3, 5, 4], 20)))]);
+    let adapters = [stacked(10), stacked(30), dense];
+    let inputs: Vec<Input<'_>> = adapters.iter().map(|adapter| input(adapter, 1.0)).collect();
+    let mut loaded = Adapters::load(&inputs, &base_file, &CPU).unwrap();
+    let layer = loaded.experts("e", &on_device(&base)).unwrap();
+    loaded.check_all_taken().unwrap();
+    let chosen: Vec<u32> = vec![0, 2, 2, 1, 1, 0, 0, 1, 2, 1, 0, 2];
+    let experts = Tensor::from_vec(chosen.clone(), (3, 2, 2), &CPU).unwrap();
+    let x = states(&[3, 2, 4], 4);
+    let rows = vec![Some((1, 0.5)), None, Some((0, -1.0))];
+    for mix in [Mix::Same(vec![1.0, 0.0, 0.25]), Mix::Rows(rows)] {
+        loaded.set(mix.clone()).unwrap();
+        let y = layer.forward(&x, &experts).unwrap();
+        let apart = x.unsqueeze(2).unwrap().repeat((1, 1, 2, 1)).unwrap();
+        assert!(distance(&layer.forward(&apart, &experts).unwrap(), &y) < 1e-6);
+        for row in 0..3 {
+            let mut weights = vec![0.0; 3];
+            match &mix {
+                Mix::Same(all) => weights.clone_from(all),
+                Mix::Rows(rows) => {
+                    rows[row].into_iter().for_each(|(adapter, weight)| weights[adapter] = weight)
+                }
+            }
+            let inputs: Vec<Input<'_>> =
+                adapters.iter().zip(&weights).map(|(adapter, weight)| input(adapter, *weight)).collect();
+            let plan = Plan::new(&inputs, &base_file, &Options::default()).unwrap();
+            let written = support::run(&plan, &base_file).0.remove("e").unwrap();
+            let merged = Stored::owned(written.info.dtype, written.info.shape, written.bytes).unwrap();
+            for at in 0..4 {
+                let expert = chosen[4 * row + at] as usize;
+                let weight = on_device(&merged).get(expert).unwrap();
+                let token = x.narrow(0, row, 1).unwrap().narrow(1, at / 2, 1).unwrap();
+                let found = y.get(row).unwrap().get(at / 2).unwrap().get(at % 2).unwrap();
+                let wanted = linear(weight, &token).flatten_all().unwrap();
+                assert!(distance(&found, &wanted) < 1e-5, "row {row}, {at}");
+            }
+        }
+    }
+    let turned = layer_of_transposed_experts();
+    assert!(turned < 1e-5, "{turned}");
+    let alien = Tensor::from_vec(vec![3_u32; 12], (3, 2, 2), &CPU).unwrap();
+    let error = layer.forward(&x, &alien).unwrap_err().to_string();
+    assert!(error.starts_with("a token goes to expert 3 of 3"), "{error}");
+}
+
+/// How far a stack that is stored `[experts, in, out]` is from its merged one.
+fn layer_of_transposed_experts() -> f32 {
+    let base = noise(Dtype::F32, &[2, 4, 5], 1);
+    let bytes = base_bytes(&[("e", base.clone())]);
+    let base_file = checkpoint(&bytes);
+    let mut edit = lora("e", 0.5, noise(Dtype::F32, &[2, 4, 2], 2), noise(Dtype::F32, &[2, 2, 5], 3));
+    edit.form = LoraForm::Stacked;
+    let adapter = adapter(vec![Edit::Lora(edit)]);
+    let inputs = [input(&adapter, 1.0)];
+    let mut loaded = Adapters::load(&inputs, &base_file, &CPU).unwrap();
+    let weight = on_device(&base).transpose(1, 2).unwrap().contiguous().unwrap();
+    let layer = loaded.experts_transposed("e", &weight).unwrap();
+    let x = states(&[1, 1, 4], 4);
+    let y = layer.forward(&x, &Tensor::from_vec(vec![1_u32], (1, 1, 1), &CPU).unwrap()).unwrap();
+    let plan = Plan::new(&inputs, &base_file, &Options::default()).unwrap();
+    let written = support::run(&plan, &base_file).0.remove("e").unwrap();
+    let merged = on_device(&Stored::owned(written.info.dtype, written.info.shape, written.bytes).unwrap());
+    let wanted = linear(merged.get(1).unwrap().t().unwrap().contiguous().unwrap(), &x);
+    distance(&y.flatten_all().unwrap(), &wanted.flatten_all().unwrap())
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What an adapter makes of one weight, without making it: `F(W) − W` in the form that costs least to run.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 /// `F(W) − W`, `W` being read as the matrix `[rows, columns]` in which it is stored.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub(super) enum Change {
 /// Factors of a change; of `row` and `column` there is at most one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Factors {
-    /// `[rows, r]` and `[r, columns]`.
+    /// `[rows, r]` and `[r, columns]`; of a stack of experts' matrices `[experts, rows, r]` and `[experts, r, columns]`.
     pub(super) product: Option<(Tensor, Tensor)>,
     /// `[rows]`
     pub(super) row: Option<Tensor>,
@@ -27,7 +27,9 @@ impl Factors {
     pub(super) fn add(&mut self, left: Tensor, right: Tensor) -> Result<()> {
         self.product = Some(match self.product.take() {
             None => (left, right),
-            Some((before, below)) => (Tensor::cat(&[before, left], 1)?, Tensor::cat(&[below, right], 0)?),
+            Some((before, below)) => {
+                (Tensor::cat(&[before, left], D::Minus1)?, Tensor::cat(&[below, right], D::Minus2)?)
+            }
         });
         Ok(())
     }
@@ -78,7 +80,7 @@ fn scaled(gain: Option<Tensor>, factors: &Tensor) -> Result<Tensor> {
 }
 
 impl Change {
-    /// The same of the transpose of a matrix `W`.
+    /// The same of the transpose of a matrix `W`, or of those of experts.
     pub(super) fn turned(self) -> Result<Self> {
         Ok(match self {
             Change::Factors(factors) => Change::Factors(factors.turned()?),

@@ -59,6 +59,9 @@ impl Collected<'_> {
     /// The change as factors; `None` where it is none of a matrix, or not of that form.
     fn factors(&self, block: Block<'_>) -> Done<Option<Factors>> {
         let ([share], [_, _, ..]) = (&self.work.shares[..], &self.work.dims[..]) else { return Ok(None) };
+        if let Some(made) = self.of_experts(&share.steps)? {
+            return Ok(Some(made));
+        }
         let mut made = Factors::default();
         for (number, step) in share.steps.iter().enumerate() {
             let (factors, rescale) = match step.op() {
@@ -88,6 +91,26 @@ impl Collected<'_> {
         Ok((!twice).then_some(made))
     }
 
+    /// The change of a stack of experts' matrices, when all of it is products of its own for each.
+    fn of_experts(&self, steps: &[WorkStep<'_>]) -> Done<Option<Factors>> {
+        let [experts, rows, columns] = self.work.dims[..] else { return Ok(None) };
+        let mut made = Factors::default();
+        for step in steps {
+            let WorkOp::Product(factors) = step.op() else { return Ok(None) };
+            let whole = (0..3).all(|axis| step.indices(axis).is_none());
+            if !whole || [factors.experts(), factors.rows(), factors.columns()] != [experts, rows, columns] {
+                return Ok(None);
+            }
+            let rank = factors.rank();
+            let left = (0..experts).flat_map(|expert| factors.left(expert, 0..rows, |number| number as f32));
+            let right = (0..experts).flat_map(|expert| factors.right(expert, |number| number as f32));
+            let device = self.collector.device;
+            let left = Tensor::from_vec(left.collect(), (experts, rows, rank), device)?;
+            made.add(left, Tensor::from_vec(right.collect(), (experts, rank, columns), device)?)?;
+        }
+        Ok(made.product.is_some().then_some(made))
+    }
+
     /// Whether a step changes a part of its rows, or of its columns.
     fn cuts_lines(&self, step: &WorkStep<'_>, rows: bool) -> bool {
         let axes = if rows { 1..self.work.dims.len() } else { 0..1 };
@@ -106,7 +129,8 @@ impl Collected<'_> {
     fn product(&self, step: &WorkStep<'_>, factors: &device::Factors) -> Done<Option<(Tensor, Tensor)>> {
         let sliced_inside = (2..self.work.dims.len()).any(|axis| step.indices(axis).is_some());
         let kernel = self.work.dims.len() > 2 && step.indices(1).is_some();
-        if factors.experts() != 1 || sliced_inside || kernel {
+        let alien = factors.rows() > self.rows() || factors.columns() > self.columns();
+        if factors.experts() != 1 || sliced_inside || kernel || alien {
             return Ok(None);
         }
         let device = self.collector.device;

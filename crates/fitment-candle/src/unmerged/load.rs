@@ -4,6 +4,7 @@ use super::change::Change;
 use super::collect::Collector;
 use super::conv::AdaptedConv2d;
 use super::embedding::AdaptedEmbedding;
+use super::experts::AdaptedExperts;
 use super::linear::AdaptedLinear;
 use super::mix::{Mix, Shared};
 use super::vector::AdaptedVector;
@@ -151,8 +152,7 @@ impl Adapters {
     ) -> Result<AdaptedLinear, Error> {
         let mut changes = self.take(weights)?;
         if transposed {
-            let turned = |change: Option<Change>| change.map(Change::turned).transpose();
-            changes = changes.into_iter().map(turned).collect::<Result<_, _>>()?;
+            changes = turned(changes)?;
         }
         let bias = self.bias(name, layer.bias())?;
         Ok(AdaptedLinear::new(layer, changes, bias, self.mix.clone())?)
@@ -175,6 +175,24 @@ impl Adapters {
         let changes = self.take(&[&format!("{name}.weight")])?;
         let bias = self.bias(name, layer.bias())?;
         Ok(AdaptedConv2d::new(layer, changes, bias, self.mix.clone())?)
+    }
+
+    /// The linear layers of experts, whose weights are the tensor `name`, `[experts, out, in]`.
+    ///
+    /// # Errors
+    /// As [`Adapters::linear`].
+    pub fn experts(&mut self, name: &str, weight: &Tensor) -> Result<AdaptedExperts, Error> {
+        let changes = self.take(&[name])?;
+        Ok(AdaptedExperts::new(weight, changes, self.mix.clone())?)
+    }
+
+    /// As [`Adapters::experts`], of a tensor that is stored `[experts, in, out]`; the layer has it `[experts, out, in]`.
+    ///
+    /// # Errors
+    /// As [`Adapters::linear`].
+    pub fn experts_transposed(&mut self, name: &str, weight: &Tensor) -> Result<AdaptedExperts, Error> {
+        let changes = turned(self.take(&[name])?)?;
+        Ok(AdaptedExperts::new(weight, changes, self.mix.clone())?)
     }
 
     /// A tensor of one axis under its own name: the weight of a norm.
@@ -231,6 +249,11 @@ impl Adapters {
         }
         Ok(())
     }
+}
+
+/// The changes of a layer whose matrices are stored transposed.
+fn turned(changes: Vec<Option<Change>>) -> candle_core::Result<Vec<Option<Change>>> {
+    changes.into_iter().map(|change| change.map(Change::turned).transpose()).collect()
 }
 
 /// Keeps the bytes of tensors that need no arithmetic.

@@ -43,6 +43,7 @@ mod change;
 mod collect;
 mod conv;
 mod embedding;
+mod experts;
 mod linear;
 mod load;
 mod mix;
@@ -53,6 +54,7 @@ mod vector;
 
 pub use conv::AdaptedConv2d;
 pub use embedding::AdaptedEmbedding;
+pub use experts::AdaptedExperts;
 pub use linear::AdaptedLinear;
 pub use load::{Adapters, Dequantised, Error};
 pub use mix::Mix;

@@ -2,7 +2,7 @@
 
 use super::change::{Change, Factors};
 use super::mix::{Mix, Shared};
-use super::rows::{Place, Sorted};
+use super::rows::{Place, Row, Sorted};
 use super::stack::Stack;
 use candle_core::{Device, Result, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +18,15 @@ pub(super) struct Changes {
 
 /// The rows of a batch as they were last sorted, and for which mix: on a device their numbers are sent once for each mix.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept(Arc<Mutex<Option<(Arc<Mix>, Arc<Sorted>)>>>);
+pub(super) struct Kept(Arc<Mutex<Option<Last>>>);
+
+type Last = (Arc<Mix>, Arc<Sorted>);
 
 impl Kept {
     /// The rows of a mix, for a batch of so many.
     pub(super) fn sorted(
         &self,
-        (mix, rows): (&Arc<Mix>, &[Option<(usize, f64)>]),
+        (mix, rows): (&Arc<Mix>, &[Row]),
         (batch, device): (usize, &Device),
         place: impl Fn(usize) -> Option<Place>,
     ) -> Result<Arc<Sorted>> {

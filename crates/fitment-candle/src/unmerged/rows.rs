@@ -2,6 +2,9 @@
 
 use candle_core::{Device, Result, Tensor};
 
+/// What a row of a batch takes: an adapter by its number, with its weight.
+pub(super) type Row = Option<(usize, f64)>;
+
 /// Where a layer holds what an adapter does to it.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
@@ -54,11 +57,7 @@ impl Found {
 
 impl Sorted {
     /// Sorts the entries of a mix; `place` says where the layer holds an adapter, `None` where it has nothing of it.
-    pub(super) fn new(
-        rows: &[Option<(usize, f64)>],
-        device: &Device,
-        place: impl Fn(usize) -> Option<Place>,
-    ) -> Result<Self> {
+    pub(super) fn new(rows: &[Row], device: &Device, place: impl Fn(usize) -> Option<Place>) -> Result<Self> {
         let batch = rows.len();
         let acting = rows.iter().enumerate().filter_map(|(row, entry)| {
             let (adapter, weight) = (*entry)?;

@@ -88,7 +88,6 @@ fn stacked(
     Tensor::stack(&parts.collect::<Result<Vec<_>>>()?, 0).map(Some)
 }
 
-
 /// The vectors at the places `slots` of `[adapters, n]`, as `[slots, 1, …, n]` of the given rank.
 pub(super) fn taken(stack: &Tensor, slots: &Tensor, rank: usize) -> Result<Tensor> {
     let mut dims = vec![1; rank];
