@@ -158,6 +158,7 @@ fn is_misfit(culprit: &Culprit) -> bool {
             | Culprit::AlreadyThere { .. }
             | Culprit::WrongShape { .. }
             | Culprit::RecordedShape { .. }
+            | Culprit::Resized { .. }
             | Culprit::RecordedDtype { .. }
             | Culprit::DifferentBases { .. }
             | Culprit::AlreadyApplied { .. }

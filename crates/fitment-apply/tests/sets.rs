@@ -4,15 +4,19 @@
 mod support;
 
 use fitment_apply::plan::Job;
-use fitment_apply::{Note, Options, Plan};
+use fitment_apply::{Culprit, Note, Options, Plan};
 use fitment_core::checkpoint::{Checkpoint, MemoryCheckpoint};
-use fitment_core::model::{ConfigValue, Edit, SetDtype};
+use fitment_core::identity::sha256;
+use fitment_core::model::{BaseTensor, ConfigValue, Edit, SetDtype};
 use fitment_core::tensor::Dtype;
 use serde_json::json;
 use support::{
     adapter, add, apply_one, base_bytes, checkpoint, config, config_edit, input, lora, name, noise, remove,
     set, tensor,
 };
+
+/// A name that has a row for each token.
+const EMBED: &str = "embed_tokens.weight";
 
 fn rows(text: &str, numbers: &[f64], value: fitment_core::tensor::Tensor<'static>) -> Edit<'static> {
     let mut edit = set(text, SetDtype::Base, value);
@@ -57,50 +61,90 @@ fn rows_keep_every_bit_of_the_others() {
 
 #[test]
 fn appended_rows_grow_the_tensor_and_the_vocabulary() {
-    let bytes = base_bytes(&[("embed", noise(Dtype::F16, &[4, 3], 1))]);
+    let bytes = base_bytes(&[(EMBED, noise(Dtype::F16, &[4, 3], 1))]);
     let base = MemoryCheckpoint::new(&bytes, Some(config(json!({"vocab_size": 4})))).unwrap();
     let value = noise(Dtype::F16, &[3, 3], 2);
-    let adapter = adapter(vec![rows("embed", &[2.0, 4.0, 5.0], value.clone())]);
+    let adapter = adapter(vec![rows(EMBED, &[2.0, 4.0, 5.0], value.clone())]);
     let plan = Plan::new(&[input(&adapter, 1.0)], &base, &Options::default()).unwrap();
     assert_eq!(plan.config[0].path, ["vocab_size"]);
     assert_eq!((plan.config[0].from.clone(), plan.config[0].to.clone()), (Some(json!(4)), json!(6)));
     let (written, _) = support::run(&plan, &base);
-    let embed = &written["embed"];
+    let embed = &written[EMBED];
     assert_eq!(embed.dims(), [6, 3]);
-    let old = base.read("embed").unwrap();
+    let old = base.read(EMBED).unwrap();
     assert_eq!(embed.bytes, [&old[..12], &value.bytes()[..6], &old[18..24], &value.bytes()[6..]].concat());
 }
 
 #[test]
 fn a_replacement_may_have_another_number_of_rows() {
-    let bytes = base_bytes(&[("e", noise(Dtype::BF16, &[4, 3], 1))]);
+    let bytes = base_bytes(&[(EMBED, noise(Dtype::BF16, &[4, 3], 1))]);
     for (dtype, count) in [(Dtype::BF16, 6u32), (Dtype::BF16, 2), (Dtype::F32, 6), (Dtype::F32, 2)] {
         let numbers: Vec<f64> = (0..count * 3).map(f64::from).collect();
         let value = tensor(dtype, &[count.into(), 3], &numbers);
-        let add_one = add("e", 1.0, tensor(Dtype::F32, &[count.into(), 3], &vec![1.0; numbers.len()]));
-        let adapter = adapter(vec![Edit::Set(set("e", SetDtype::Base, value)), Edit::Add(add_one)]);
+        let add_one = add(EMBED, 1.0, tensor(Dtype::F32, &[count.into(), 3], &vec![1.0; numbers.len()]));
+        let adapter = adapter(vec![Edit::Set(set(EMBED, SetDtype::Base, value)), Edit::Add(add_one)]);
         let written = apply_one(&adapter, &checkpoint(&bytes));
-        assert_eq!((written["e"].info.dtype, written["e"].dims()), (Dtype::BF16, &[u64::from(count), 3][..]));
-        assert_eq!(written["e"].values(), numbers.iter().map(|n| n + 1.0).collect::<Vec<_>>());
+        assert_eq!(
+            (written[EMBED].info.dtype, written[EMBED].dims()),
+            (Dtype::BF16, &[u64::from(count), 3][..])
+        );
+        assert_eq!(written[EMBED].values(), numbers.iter().map(|n| n + 1.0).collect::<Vec<_>>());
     }
 }
 
 #[test]
 fn edits_around_an_appending_one_see_the_tensor_of_their_time() {
     let base = noise(Dtype::F64, &[3, 2], 1);
-    let bytes = base_bytes(&[("e", base.clone())]);
-    let before = lora("e", 1.0, noise(Dtype::F64, &[3, 1], 2), noise(Dtype::F64, &[1, 2], 3));
-    let after = add("e", 1.0, tensor(Dtype::F64, &[4, 2], &[1.0; 8]));
+    let bytes = base_bytes(&[(EMBED, base.clone())]);
+    let before = lora(EMBED, 1.0, noise(Dtype::F64, &[3, 1], 2), noise(Dtype::F64, &[1, 2], 3));
+    let after = add(EMBED, 1.0, tensor(Dtype::F64, &[4, 2], &[1.0; 8]));
     let new = tensor(Dtype::F64, &[1, 2], &[7.0, 8.0]);
-    let adapter = adapter(vec![Edit::Lora(before.clone()), rows("e", &[3.0], new), Edit::Add(after)]);
+    let adapter = adapter(vec![Edit::Lora(before.clone()), rows(EMBED, &[3.0], new), Edit::Add(after)]);
     let written = apply_one(&adapter, &checkpoint(&bytes));
-    assert_eq!(written["e"].dims(), [4, 2]);
+    assert_eq!(written[EMBED].dims(), [4, 2]);
     let (up, down) = (support::numbers(3, 2), support::numbers(2, 3));
     let w = support::numbers(6, 1);
     let expected: Vec<f64> = (0..6).map(|at| w[at] + up[at / 2] * down[at % 2] + 1.0).collect();
-    let found = written["e"].values();
+    let found = written[EMBED].values();
     assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-14));
     assert_eq!(found[6..], [8.0, 9.0]);
+}
+
+/// What an adapter that is bound to a base records of one of its tensors.
+fn entry(text: &str, base: &MemoryCheckpoint<'_>) -> BaseTensor {
+    let info = &base.tensors()[text];
+    BaseTensor {
+        unchanged: false,
+        component: None,
+        name: name(text),
+        experts: None,
+        dtype: Some(info.dtype),
+        shape: Some(info.shape.clone()),
+        digests: vec![sha256(&base.read(text).unwrap())],
+        extra: serde_json::Map::new(),
+    }
+}
+
+#[test]
+fn other_rows_of_what_is_no_vocabulary_are_another_models() {
+    let gate = "layers.0.mlp.gate_proj.weight";
+    let bytes = base_bytes(&[(gate, noise(Dtype::BF16, &[4, 3], 1))]);
+    let base = MemoryCheckpoint::new(&bytes, Some(config(json!({"vocab_size": 4})))).unwrap();
+    let whole = Edit::Set(set(gate, SetDtype::Base, noise(Dtype::BF16, &[6, 3], 2)));
+    for edit in [whole, rows(gate, &[4.0], noise(Dtype::BF16, &[1, 3], 3))] {
+        let mut adapter = adapter(vec![edit]);
+        let refused = Plan::new(&[input(&adapter, 1.0)], &base, &Options::default()).unwrap_err();
+        let [culprit @ Culprit::Resized { found, .. }] = refused.culprits() else { panic!("{refused}") };
+        assert!(found.dims() == [4, 3] && culprit.hint().is_some_and(|hint| hint.contains("--base")));
+        // Bound, it says that it was made for this base.
+        adapter.base.tensors = vec![entry(gate, &base)];
+        let plan = Plan::new(&[input(&adapter, 1.0)], &base, &Options::default()).unwrap();
+        assert!(
+            matches!(&plan.notes[..], [Note::Grown { .. }]) && plan.config.is_empty(),
+            "{:?}",
+            plan.notes
+        );
+    }
 }
 
 #[test]

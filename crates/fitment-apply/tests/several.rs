@@ -16,31 +16,34 @@ fn named<'a>(adapters: &'a [(Adapter<'static>, f64)]) -> Vec<Input<'a>> {
         .collect()
 }
 
+/// A name that has a row for each token.
+const EMBED: &str = "embed_tokens.weight";
+
 fn rows(numbers: &[f64], dtype: Dtype, values: &[f64]) -> Edit<'static> {
-    let mut edit = set("e", SetDtype::Base, tensor(dtype, &[numbers.len() as u64, 2], values));
+    let mut edit = set(EMBED, SetDtype::Base, tensor(dtype, &[numbers.len() as u64, 2], values));
     edit.rows = Some(tensor(Dtype::I64, &[numbers.len() as u64], numbers));
     Edit::Set(edit)
 }
 
 fn culprits(adapters: &[(Adapter<'static>, f64)]) -> Vec<Culprit> {
-    let bytes = base_bytes(&[("e", tensor(Dtype::F32, &[4, 2], &[0.0; 8]))]);
+    let bytes = base_bytes(&[(EMBED, tensor(Dtype::F32, &[4, 2], &[0.0; 8]))]);
     let base = checkpoint(&bytes);
     let plan = Plan::new(&named(adapters), &base, &Options::default());
     plan.err().map(|refusal| refusal.culprits().to_vec()).unwrap_or_default()
 }
 
 fn values(adapters: &[(Adapter<'static>, f64)]) -> (Vec<f64>, Vec<Note>) {
-    let bytes = base_bytes(&[("e", tensor(Dtype::F32, &[4, 2], &[100.0; 8]))]);
+    let bytes = base_bytes(&[(EMBED, tensor(Dtype::F32, &[4, 2], &[100.0; 8]))]);
     let base = checkpoint(&bytes);
     let plan = Plan::new(&named(adapters), &base, &Options::default()).unwrap();
-    (support::run(&plan, &base).0["e"].values(), plan.notes)
+    (support::run(&plan, &base).0[EMBED].values(), plan.notes)
 }
 
 #[test]
 fn rows_of_different_adapters_stand_side_by_side() {
     let first = adapter(vec![rows(&[0.0], Dtype::F32, &[1e-20, 2.0])]);
     let second = adapter(vec![rows(&[2.0], Dtype::F32, &[3.0, 1e30])]);
-    let third = adapter(vec![Edit::Add(add("e", 1.0, tensor(Dtype::F32, &[4, 2], &[0.5; 8])))]);
+    let third = adapter(vec![Edit::Add(add(EMBED, 1.0, tensor(Dtype::F32, &[4, 2], &[0.5; 8])))]);
     let (found, _) = values(&[(first, 1.0), (second, 1.0), (third, 1.0)]);
     assert_eq!(found[2..4], [100.5, 100.5]);
     assert_eq!((found[0], found[1], found[4]), (0.5, 2.5, 3.5));
@@ -48,8 +51,9 @@ fn rows_of_different_adapters_stand_side_by_side() {
 
 #[test]
 fn a_tensor_of_another_size_admits_no_other_adapter() {
-    let resized = adapter(vec![Edit::Set(set("e", SetDtype::Base, tensor(Dtype::F32, &[5, 2], &[1.0; 10])))]);
-    let other = adapter(vec![Edit::Add(add("e", 1.0, tensor(Dtype::F32, &[4, 2], &[0.5; 8])))]);
+    let resized =
+        adapter(vec![Edit::Set(set(EMBED, SetDtype::Base, tensor(Dtype::F32, &[5, 2], &[1.0; 10])))]);
+    let other = adapter(vec![Edit::Add(add(EMBED, 1.0, tensor(Dtype::F32, &[4, 2], &[0.5; 8])))]);
     let found = culprits(&[(resized.clone(), 1.0), (other, 1.0)]);
     assert!(matches!(&found[..], [Culprit::Malformed { file, .. }] if file == "first"), "{found:?}");
     assert!(matches!(&culprits(&[(resized, 0.5)])[..], [Culprit::NotScalable { .. }]));
@@ -70,7 +74,7 @@ fn equal_rows_count_once() {
     let first = adapter(vec![rows(&[0.0, 1.0], Dtype::F32, &[1.0, 2.0, 3.0, 4.0])]);
     let second = adapter(vec![
         rows(&[1.0, 2.0], Dtype::F32, &[3.0, 4.0, 5.0, 6.0]),
-        Edit::Add(add("e", 1.0, tensor(Dtype::F32, &[4, 2], &[1.0; 8]))),
+        Edit::Add(add(EMBED, 1.0, tensor(Dtype::F32, &[4, 2], &[1.0; 8]))),
     ]);
     let (found, notes) = values(&[(first, 1.0), (second, 1.0)]);
     assert_eq!(found, [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 101.0, 101.0]);
@@ -81,7 +85,7 @@ fn equal_rows_count_once() {
 
 #[test]
 fn an_equal_whole_tensor_counts_once() {
-    let whole = || adapter(vec![Edit::Set(set("e", SetDtype::Base, noise(Dtype::F32, &[4, 2], 5)))]);
+    let whole = || adapter(vec![Edit::Set(set(EMBED, SetDtype::Base, noise(Dtype::F32, &[4, 2], 5)))]);
     let (found, _) = values(&[(whole(), 1.0), (whole(), 1.0)]);
     assert_eq!(found, support::values_of(Dtype::F32, noise(Dtype::F32, &[4, 2], 5).bytes()));
 }
@@ -104,7 +108,7 @@ fn equal_values_at_other_weights_are_refused() {
 #[test]
 fn removing_what_another_changes_is_refused() {
     let found = culprits(&[
-        (adapter(vec![remove("e")]), 1.0),
+        (adapter(vec![remove(EMBED)]), 1.0),
         (adapter(vec![rows(&[1.0], Dtype::F32, &[3.0, 5.0])]), 1.0),
     ]);
     assert!(
@@ -116,9 +120,9 @@ fn removing_what_another_changes_is_refused() {
 fn what_happens_only_whole_takes_no_weight() {
     let mut new = set("new", SetDtype::Stored, tensor(Dtype::F32, &[1], &[1.0]));
     new.create = true;
-    let found = culprits(&[(adapter(vec![remove("e"), Edit::Set(new)]), 0.5)]);
+    let found = culprits(&[(adapter(vec![remove(EMBED), Edit::Set(new)]), 0.5)]);
     assert!(
-        matches!(&found[..], [Culprit::NotScalable { target, .. }, Culprit::NotScalable { .. }] if target == "e")
+        matches!(&found[..], [Culprit::NotScalable { target, .. }, Culprit::NotScalable { .. }] if target == EMBED)
     );
     let found = culprits(&[(adapter(vec![rows(&[4.0], Dtype::F32, &[3.0, 5.0])]), 2.0)]);
     assert!(matches!(&found[..], [Culprit::NotScalable { what, .. }] if what.contains("appended")));
@@ -135,7 +139,7 @@ fn config_values_must_agree() {
 #[test]
 fn one_tensor_cannot_get_two_dtypes() {
     let whole =
-        |dtype| adapter(vec![Edit::Set(set("e", SetDtype::Stored, tensor(dtype, &[4, 2], &[0.0; 8])))]);
+        |dtype| adapter(vec![Edit::Set(set(EMBED, SetDtype::Stored, tensor(dtype, &[4, 2], &[0.0; 8])))]);
     let found = culprits(&[(whole(Dtype::F16), 1.0), (whole(Dtype::BF16), 1.0)]);
     assert!(matches!(&found[..], [Culprit::SetTwice { .. }]));
 }
@@ -143,7 +147,7 @@ fn one_tensor_cannot_get_two_dtypes() {
 #[test]
 fn a_weight_scales_every_edit() {
     let product =
-        lora("e", 2.0, tensor(Dtype::F32, &[4, 1], &[1.0; 4]), tensor(Dtype::F32, &[1, 2], &[3.0, 4.0]));
+        lora(EMBED, 2.0, tensor(Dtype::F32, &[4, 1], &[1.0; 4]), tensor(Dtype::F32, &[1, 2], &[3.0, 4.0]));
     let first = adapter(vec![Edit::Lora(product)]);
     let second = adapter(vec![rows(&[0.0], Dtype::F32, &[0.0, 0.0])]);
     let (found, _) = values(&[(first, 0.5), (second, 0.25)]);

@@ -1,5 +1,7 @@
 //! Which tensors of a base share one storage when its model is loaded, by the names that classes give them.
 
+pub use fitment_core::model::{is_head_module, is_vocabulary_module};
+
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,29 +65,6 @@ const TIED: &[Row] = &[
 /// Model types whose `tie_word_embeddings` also scales the logits: it cannot be set to false without changing more.
 const FLAG_SCALES_LOGITS: &[&str] =
     &["t5", "mt5", "umt5", "longt5", "switch_transformers", "udop", "pop2piano", "t5gemma"];
-
-/// Last parts of the names of modules that read the vocabulary.
-const EMBEDDINGS: &[&str] = &[
-    "embed_tokens",
-    "wte",
-    "word_embeddings",
-    "shared",
-    "embed_in",
-    "tok_embeddings",
-    "tokens_embed",
-    "embeddings",
-];
-
-/// Last parts of the names of modules that write the vocabulary.
-const HEADS: &[&str] = &[
-    "lm_head",
-    "embed_out",
-    "output_projection",
-    "proj_out",
-    "decoder",
-    "vocab_projector",
-    "generator_lm_head",
-];
 
 #[derive(Clone, Copy)]
 struct Row {
@@ -195,20 +174,6 @@ pub(crate) fn is_bias_alias(name: &str) -> bool {
     uses.into_iter().any(|alias| {
         name.strip_suffix(alias).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
     })
-}
-
-/// Whether a module reads or writes the vocabulary, by the last part of its path.
-pub fn is_vocabulary_module(module: &str) -> bool {
-    EMBEDDINGS.contains(&last_part(module)) || is_head_module(module)
-}
-
-/// Whether a module writes the vocabulary, by the last part of its path.
-pub fn is_head_module(module: &str) -> bool {
-    HEADS.contains(&last_part(module))
-}
-
-fn last_part(module: &str) -> &str {
-    module.rsplit('.').next().unwrap_or(module)
 }
 
 /// Embedding modules that no head is ever tied to.

@@ -10,7 +10,7 @@ use super::step::{Action, Share};
 use crate::note::Note;
 use crate::refusal::Culprit;
 use fitment_core::checkpoint::{OutputTensor, TensorInfo};
-use fitment_core::model::Edit;
+use fitment_core::model::{Edit, is_of_vocabulary};
 use fitment_core::tensor::{Dtype, Shape};
 use std::collections::BTreeMap;
 
@@ -167,6 +167,10 @@ impl<'a> Builder<'_, 'a> {
         }
         let info = self.result(name, base.map(|(_, info)| info), &made)?;
         if let Some((_, base)) = base {
+            if let Some(culprit) = self.resized(name, (&base.shape, &info.shape), touches) {
+                self.culprits.push(culprit);
+                return None;
+            }
             self.note_shape(name, &base.shape, &info.shape);
         }
         let shares: Vec<Share<'a>> =
@@ -176,12 +180,31 @@ impl<'a> Builder<'_, 'a> {
         Some(Output { tensor: OutputTensor { name: name.to_owned(), info, beside }, job })
     }
 
+    /// An adapter that is not bound has only the embedding or the head of a resized vocabulary: other rows are those of another model.
+    fn resized(
+        &self,
+        name: &str,
+        (before, after): (&Shape, &Shape),
+        touches: &[Touch<'a>],
+    ) -> Option<Culprit> {
+        let is_unsaid = |touch: &&Touch<'a>| {
+            let is_set = matches!(touch.edit, Edit::Set(set) if !set.reshape);
+            is_set && !self.inputs[touch.file].adapter.base.is_bound()
+        };
+        let is_other = before != after && before.dims().get(1..) == after.dims().get(1..);
+        let touch = touches.iter().find(is_unsaid).filter(|_| is_other && !is_of_vocabulary(name))?;
+        let (file, target) = (self.file(touch.file), name.to_owned());
+        Some(Culprit::Resized { file, target, given: after.clone(), found: before.clone() })
+    }
+
     fn note_shape(&mut self, name: &str, before: &Shape, after: &Shape) {
         let target = name.to_owned();
         match (before.dims(), after.dims()) {
             (before, after) if before == after => {}
             (&[from, ref before @ ..], &[to, ref after @ ..]) if before == after => {
-                self.grown.push((from, to));
+                if is_of_vocabulary(name) {
+                    self.grown.push((from, to));
+                }
                 self.notes.push(Note::Grown { target, from, to });
             }
             _ => self.notes.push(Note::Reshaped { target, from: before.clone(), to: after.clone() }),

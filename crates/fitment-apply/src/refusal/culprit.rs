@@ -114,6 +114,20 @@ pub enum Culprit {
         /// The base's.
         found: Shape,
     },
+    /// An adapter that is not bound has another number of rows for a tensor that is no embedding and no head.
+    #[error(
+        "{target}: {file} has {given} for it, the base {found}, and only embeddings and heads of the vocabulary may get other rows from a file that is not bound"
+    )]
+    Resized {
+        /// The adapter.
+        file: String,
+        /// The target.
+        target: String,
+        /// What the adapter would make of it.
+        given: Shape,
+        /// The base's.
+        found: Shape,
+    },
     /// The adapter was made for a base whose tensor had another dtype.
     #[error("{target}: {file} was made for {recorded}, the base has {found}")]
     RecordedDtype {
@@ -284,6 +298,10 @@ impl Culprit {
             Culprit::MissingTarget { .. } => {
                 Some("check that the adapter is for this base; --skip PATTERN leaves targets out")
             }
+            Culprit::RecordedShape { .. } => Some("the adapter was made for another base: check the base"),
+            Culprit::Resized { .. } => Some(
+                "the adapter was made for another model: check the base, or bind it to its own, `fitment convert FILE --base BASE`",
+            ),
             Culprit::RecordedDtype { exact: true, .. } => {
                 Some("a bit-exact change is of one base alone: apply it to that, or take the diff again")
             }

@@ -22,6 +22,7 @@ mod positions;
 mod source;
 mod sparse;
 mod target;
+mod vocabulary;
 mod words;
 
 pub use base::{Base, BaseTensor, Digest, Layout};
@@ -37,6 +38,7 @@ pub use positions::{FirstLast, Group, Phase, Positions, Select, ShortPrompt};
 pub use source::{About, KeptTensor, Origin, Source, SourceFile};
 pub use sparse::{SparseAdd, SparseSet};
 pub use target::{AxisSlice, ExpertRange, IndexRange, Target, When};
+pub use vocabulary::{is_head_module, is_of_vocabulary, is_vocabulary_module};
 
 use crate::tensor::Tensor;
 use serde_json::{Map, Value};
