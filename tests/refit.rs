@@ -15,6 +15,7 @@ use fitment_core::tensor::{Shape, Tensor};
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_tests::compare::distance;
 use fitment_tests::place::fixture;
+use fitment_tests::program::fitment;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("gpt_neox/of_split", "split", "fused"),
     ("gpt2/of_fused", "fused", "split"),
     ("gpt2/of_split", "split", "fused"),
+    ("codegen/of_fused", "fused", "split"),
+    ("codegen/of_split", "split", "fused"),
 ];
 
 fn path(name: &str) -> PathBuf {
@@ -45,6 +48,7 @@ fn rows(name: &str, onto: &str) -> Option<QkvRows> {
     match (name.split('/').next(), onto) {
         (Some("gpt_neox"), "split") => Some(QkvRows::Grouped),
         (Some("gpt2"), "split") => Some(QkvRows::Together),
+        (Some("codegen"), "split") => Some(QkvRows::Blocks),
         _ => None,
     }
 }
@@ -172,6 +176,27 @@ fn a_bound_file_knows_its_weights_in_the_other_form() {
     assert!(culprits[0].target.contains("self_attn.") && error.to_string().contains("SHA-256"), "{error}");
 }
 
+/// What apply says then is not that tensors are missing.
+#[test]
+fn a_bound_file_on_other_weights_in_the_other_form_is_for_another_base() {
+    let room = tempfile::tempdir().unwrap();
+    let [file, strange, out] = ["x.fitment.safetensors", "strange", "out"].map(|name| room.path().join(name));
+    let own = path("phi3/split");
+    let run = |arguments: [&Path; 6]| fitment().args(arguments).output().unwrap();
+    let (convert, apply, to) = (Path::new("convert"), Path::new("apply"), Path::new("-o"));
+    assert!(run([convert, &path("phi3/of_split"), to, &file, Path::new("--base"), &own]).status.success());
+    fs::create_dir(&strange).unwrap();
+    fs::copy(path("phi3/fused/config.json"), strange.join("config.json")).unwrap();
+    let mut bytes = fs::read(path("phi3/fused/model.safetensors")).unwrap();
+    let start = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    bytes[start..].iter_mut().step_by(4).for_each(|byte| *byte ^= 1);
+    fs::write(strange.join("model.safetensors"), bytes).unwrap();
+    let output = run([apply, &strange, &file, to, &out, Path::new("-q")]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("SHA-256") && text.contains("made for another base"), "{text}");
+}
+
 /// A base with one tensor of other numbers.
 struct Changed<'b>(&'b CheckpointDir, &'static str);
 
@@ -224,7 +249,18 @@ fn an_order_that_nothing_says_is_asked_for() {
     let bare = CheckpointDir::open(folder.path(), Access::Map).unwrap();
     let (line, hint) = refusal("gpt_neox/of_split", &bare, Some(QkvRows::Grouped));
     assert!(line.contains("how many heads"), "{line}");
-    assert!(hint.contains("config.json"), "{hint}");
+    assert!(hint.contains("config.json") && !hint.contains("--qkv-rows"), "{hint}");
+    // GPT-J's parts are CodeGen's `qkv_proj`, whose order is no other model's.
+    let split = base("codegen/of_fused", "split");
+    let (line, hint) = refusal("codegen/of_fused", &split, None);
+    assert!(line.contains("qkv_proj") && hint.contains("--qkv-rows blocks"), "{line}: {hint}");
+    // Said, an order that does not come out even is not asked for again.
+    let split = base("phi3/of_fused", "split");
+    let (line, hint) = refusal("phi3/of_fused", &split, Some(QkvRows::Blocks));
+    assert!(
+        line.contains("do not come out even") && hint.contains("whether --qkv-rows blocks"),
+        "{line}: {hint}"
+    );
 }
 
 #[test]
@@ -232,6 +268,23 @@ fn an_order_that_decides_nothing_is_refused() {
     let fused = base("phi3/of_fused", "fused");
     let (line, _) = refusal("phi3/of_fused", &fused, Some(QkvRows::Together));
     assert!(line.starts_with("--qkv-rows decides nothing"), "{line}");
+}
+
+#[test]
+fn an_order_that_the_base_knows_is_not_overruled_and_one_that_was_said_is_recorded() {
+    for (name, said) in [("codegen/of_split", QkvRows::Grouped), ("gpt_neox/of_split", QkvRows::Together)] {
+        let (line, hint) = refusal(name, &base(name, "fused"), Some(said));
+        assert!(line.contains("contradicts the base") && hint == "leave it out", "{line}: {hint}");
+    }
+    let recorded = |name: &str, form: &str, rows| {
+        let (base, files) = (base(name, form), AdapterFiles::load(&path(name)).unwrap());
+        let adapter = refit(&files, &base, rows).unwrap().adapter;
+        adapter.source.unwrap().options.get("qkv-rows").cloned()
+    };
+    let grouped = recorded("gpt_neox/of_fused", "split", Some(QkvRows::Grouped));
+    assert_eq!(grouped.as_deref(), Some("grouped"));
+    assert_eq!(recorded("codegen/of_split", "fused", Some(QkvRows::Blocks)).as_deref(), Some("blocks"));
+    assert_eq!(recorded("codegen/of_split", "fused", None), None);
 }
 
 #[test]

@@ -101,11 +101,19 @@ fn read<'f>(
         if foreign.is_some() || has_targets(base, &converted) {
             return Ok(converted);
         }
-        // The plan says what is missing, where it is so in every form.
         let fitted = How { base: Some(base), refit: true, qkv_rows: args.qkv_rows.as_deref(), ..how };
-        Ok(open::adapter(&weighted.path, files, fitted).map_or(converted, |(_, fitted)| fitted))
+        match open::adapter(&weighted.path, files, fitted) {
+            Ok((_, fitted)) => Ok(fitted),
+            // The plan says what is missing, where it is so in every form.
+            Err(failure) if is_missing(&failure) => Ok(converted),
+            Err(failure) => Err(failure),
+        }
     };
     weighted.iter().zip(files).zip(told).map(read).collect()
+}
+
+fn is_missing(failure: &Failure) -> bool {
+    matches!(failure.error.downcast_ref(), Some(fitment_convert::Error::Unmapped { .. }))
 }
 
 fn has_targets(base: &CheckpointDir, converted: &Converted<'_>) -> bool {

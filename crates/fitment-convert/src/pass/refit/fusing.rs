@@ -1,6 +1,8 @@
 //! Which linear layers some models keep as one, and in which order the rows of the parts stand there.
 
 use crate::model_config;
+use crate::pass::rows::in_turns;
+use fitment_core::model::IndexRange;
 use serde_json::{Map, Value};
 use std::str::FromStr;
 
@@ -46,24 +48,46 @@ pub enum QkvRows {
     Together,
     /// For each head of keys in turn its queries, its keys, its values (GPT-NeoX, BLOOM, Falcon, Megatron).
     Grouped,
+    /// Four blocks of equally many heads, each with its queries, its values, its keys (CodeGen).
+    Blocks,
 }
 
 impl QkvRows {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Together, Self::Grouped];
+    pub const ALL: [Self; 3] = [Self::Together, Self::Grouped, Self::Blocks];
 
     /// The value of `--qkv-rows`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Together => "together",
             Self::Grouped => "grouped",
+            Self::Blocks => "blocks",
+        }
+    }
+
+    /// Where queries, keys and values stand in a whole, which have so many rows.
+    pub(super) fn places(self, sizes: &[u64], heads: Option<Heads>) -> Option<Vec<Vec<IndexRange>>> {
+        match (self, sizes) {
+            (Self::Together, sizes) => in_turns(sizes, 1),
+            (Self::Grouped, sizes) => in_turns(sizes, heads?.keys),
+            (Self::Blocks, &[queries, keys, values]) => {
+                // Heads are not cut in two.
+                heads.filter(|heads| heads.queries.is_multiple_of(BLOCKS) && heads.keys == heads.queries)?;
+                let [queries, values, keys] =
+                    <[Vec<IndexRange>; 3]>::try_from(in_turns(&[queries, values, keys], BLOCKS)?).ok()?;
+                Some(vec![queries, keys, values])
+            }
+            (Self::Blocks, _) => None,
         }
     }
 }
 
+/// CodeGen's `mp_num`, which is no matter of its config (`modeling_codegen.py` of transformers 5.23).
+const BLOCKS: u64 = 4;
+
 /// No such value of `--qkv-rows`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--qkv-rows is `together` or `grouped`, not {0:?}")]
+#[error("--qkv-rows is `together`, `grouped` or `blocks`, not {0:?}")]
 pub struct NoSuchRows(String);
 
 impl FromStr for QkvRows {
@@ -82,8 +106,27 @@ const GROUPED: &[&str] = &["gpt_neox", "gpt_neox_japanese", "bloom", "falcon", "
 const TOGETHER_NAMES: &[&str] = &["qkv_proj", "W_pack", "to_qkv"];
 const GROUPED_NAMES: &[&str] = &["linear_qkv"];
 
-/// Model types that have such a name and another order: four blocks of queries, values, keys (CodeGen).
-const OTHER: &[&str] = &["codegen"];
+const BLOCKED: &[&str] = &["codegen"];
+
+/// Those, and models that may have their layers in parts.
+const BLOCKED_KIN: &[&str] = &["codegen", "gptj"];
+
+/// The order that a base which has the whole says by its config.
+pub(super) fn rows_of_model(config: &Map<String, Value>) -> Option<QkvRows> {
+    let model_type = crate::tying::model_type(config)?;
+    // With one head of keys for all queries; else each head has its own three.
+    let bigcode = model_type == "gpt_bigcode";
+    let one_key = || config.get("multi_query").and_then(Value::as_bool) != Some(false);
+    if BLOCKED.contains(&model_type) {
+        Some(QkvRows::Blocks)
+    } else if GROUPED.contains(&model_type) || (bigcode && !one_key()) {
+        Some(QkvRows::Grouped)
+    } else if TOGETHER.contains(&model_type) || bigcode {
+        Some(QkvRows::Together)
+    } else {
+        None
+    }
+}
 
 /// The order in a whole of that name. `config` is that of the base, `is_whole` whether the base has the whole. `None` when nothing tells.
 pub(super) fn qkv_rows(
@@ -92,21 +135,16 @@ pub(super) fn qkv_rows(
     config: Option<&Map<String, Value>>,
     said: Option<QkvRows>,
 ) -> Option<QkvRows> {
-    let model_type = config.and_then(crate::tying::model_type).filter(|_| is_whole);
-    if said.is_some() || model_type.is_some_and(|known| OTHER.contains(&known)) {
-        return said;
-    }
-    let by_model = |types: &[&str]| model_type.is_some_and(|known| types.contains(&known));
-    // With one head of keys for all queries; else each head has its own three.
-    let bigcode = model_type == Some("gpt_bigcode");
-    let one_key = || config.and_then(|config| config.get("multi_query")?.as_bool()) != Some(false);
-    if by_model(GROUPED) || (bigcode && !one_key()) || GROUPED_NAMES.contains(&name) {
-        Some(QkvRows::Grouped)
-    } else if by_model(TOGETHER) || bigcode || TOGETHER_NAMES.contains(&name) {
-        Some(QkvRows::Together)
-    } else {
-        None
-    }
+    // GPT-J has in parts what CodeGen has as one.
+    let is_kin = config.and_then(crate::tying::model_type).is_some_and(|known| BLOCKED_KIN.contains(&known));
+    let by_name = || match name {
+        _ if is_kin => None,
+        name if GROUPED_NAMES.contains(&name) => Some(QkvRows::Grouped),
+        name if TOGETHER_NAMES.contains(&name) => Some(QkvRows::Together),
+        _ => None,
+    };
+    let by_model = config.filter(|_| is_whole).and_then(rows_of_model);
+    said.or(by_model).or_else(by_name)
 }
 
 /// The heads of a model's attention.
@@ -158,6 +196,7 @@ pub(super) fn sizes(rows: u64, parts: usize, layout: Rows, heads: Option<Heads>)
 #[cfg(test)]
 mod tests {
     use super::{Heads, QkvRows, Rows, heads, qkv_rows, sizes};
+    use fitment_core::model::IndexRange;
     use serde_json::{Map, Value, json};
 
     fn config(value: Value) -> Map<String, Value> {
@@ -175,12 +214,23 @@ mod tests {
         assert_eq!(order("query_key_value", false, Some(&neox)), None);
         assert_eq!(order("qkv_proj", false, None), Some(QkvRows::Together));
         let codegen = config(json!({"model_type": "codegen"}));
-        assert_eq!(order("qkv_proj", true, Some(&codegen)), None);
-        let said = qkv_rows("qkv_proj", true, Some(&codegen), Some(QkvRows::Grouped));
-        assert_eq!(said, Some(QkvRows::Grouped));
+        assert_eq!(order("qkv_proj", true, Some(&codegen)), Some(QkvRows::Blocks));
+        assert_eq!(order("qkv_proj", false, Some(&codegen)), None);
         let starcoder = |one| config(json!({"model_type": "gpt_bigcode", "multi_query": one}));
         assert_eq!(order("c_attn", true, Some(&starcoder(true))), Some(QkvRows::Together));
         assert_eq!(order("c_attn", true, Some(&starcoder(false))), Some(QkvRows::Grouped));
+    }
+
+    #[test]
+    fn blocks_hold_queries_values_and_keys() {
+        let heads = |queries| Some(Heads { queries, keys: queries, width: None });
+        let starts = |ranges: &Vec<Vec<IndexRange>>| -> Vec<Vec<u64>> {
+            ranges.iter().map(|ranges| ranges.iter().map(|range| range.start).collect()).collect()
+        };
+        let places = QkvRows::Blocks.places(&[8, 8, 8], heads(4)).unwrap();
+        assert_eq!(starts(&places), [[0, 6, 12, 18], [4, 10, 16, 22], [2, 8, 14, 20]]);
+        assert!(QkvRows::Blocks.places(&[8, 8, 8], heads(2)).is_none());
+        assert!(QkvRows::Blocks.places(&[8, 8], heads(4)).is_none());
     }
 
     #[test]

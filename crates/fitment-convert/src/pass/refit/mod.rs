@@ -44,6 +44,9 @@ pub(crate) fn read<'a>(
     match reader(files, &through) {
         Ok(mut converted) => {
             let refitted = moved::moved(&mut converted.adapter, &view)?;
+            if let (Some(rows), Some(source)) = (options.qkv_rows, &mut converted.adapter.source) {
+                source.options.insert("qkv-rows".to_owned(), rows.name().to_owned());
+            }
             bind(&mut converted.adapter, base)?;
             converted.losses.extend(refitted);
             Ok(Converted { id: None, ..converted })

@@ -1,11 +1,10 @@
 //! A base under both names: what it has as one also in parts, and what it has in parts also as one.
 
-use super::fusing::{FUSINGS, Fusing, QkvRows, Rows, heads, qkv_rows, sizes};
+use super::fusing::{FUSINGS, Fusing, QkvRows, Rows, heads, qkv_rows, rows_of_model, sizes};
 use crate::conv1d::is_conv1d;
 use crate::error::Error;
 use crate::pass::experts::{Part as OfExpert, parts};
 use crate::pass::gather::gathered;
-use crate::pass::rows::in_turns;
 use crate::pass::stacks::Stacks;
 use fitment_core::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
 use fitment_core::limits::MAX_EXPERTS;
@@ -22,7 +21,71 @@ pub(super) struct View<'b> {
     /// What is not there but can be made of what is, by name.
     made: BTreeMap<String, Made>,
     /// Modules whose parts cannot be told apart, and why.
-    undecided: BTreeMap<String, &'static str>,
+    undecided: BTreeMap<String, Undecided>,
+    /// The order that was said.
+    said: Option<QkvRows>,
+}
+
+/// Why the rows of a fused layer are not known.
+#[derive(Clone, Copy, Debug)]
+enum Undecided {
+    /// The base has the whole or the parts, and nothing says the order.
+    Order { has_whole: bool },
+    /// Nothing says how many heads there are.
+    Heads { has_whole: bool },
+    /// They do not come out even by the heads of the config.
+    Uneven { has_whole: bool },
+    /// Another order was said than the base's config has.
+    Contradicted { of_config: QkvRows, said: QkvRows },
+}
+
+impl Undecided {
+    fn error(self, module: &str, (said, has_config): (Option<QkvRows>, bool)) -> Error {
+        let form = |has_whole| if has_whole { "fused with others" } else { "in parts" };
+        let config = if has_config { "" } else { ", and put config.json beside the base" };
+        let (reason, hint) = match self {
+            Self::Contradicted { of_config, said } => {
+                let (known, said) = (of_config.name(), said.name());
+                return Error::Option {
+                    option: format!("--qkv-rows {said}"),
+                    reason: format!(
+                        "contradicts the base, which by its config.json has the rows of {module} {known}"
+                    ),
+                    hint: "leave it out".to_owned(),
+                };
+            }
+            Self::Order { has_whole } => {
+                let order = if has_whole {
+                    "the order of the rows there is not known"
+                } else {
+                    "in which order the adapter has their rows is not known"
+                };
+                let names = QkvRows::ALL.map(|rows| format!("--qkv-rows {}", rows.name())).join(", ");
+                (
+                    format!("the base has it {}, and {order}", form(has_whole)),
+                    format!("say the order: {names}{config}"),
+                )
+            }
+            Self::Heads { has_whole } => (
+                format!("the base has it {}, and nothing says how many heads there are", form(has_whole)),
+                "put config.json with the numbers of heads beside the base".to_owned(),
+            ),
+            Self::Uneven { has_whole } => (
+                format!(
+                    "the base has it {}, and its rows do not come out even by the heads of its config",
+                    form(has_whole)
+                ),
+                match said {
+                    Some(said) => format!(
+                        "check the heads in the base's config.json, and whether --qkv-rows {} is right",
+                        said.name()
+                    ),
+                    None => "check the heads in the base's config.json".to_owned(),
+                },
+            ),
+        };
+        Error::Ambiguous { what: module.to_owned(), reason, hint }
+    }
 }
 
 /// A tensor that a base has in another form.
@@ -80,7 +143,7 @@ impl<'b> View<'b> {
     /// Looks for everything that a base has in one form and not in the other.
     pub(super) fn of(base: &'b dyn Checkpoint, said: Option<QkvRows>) -> Self {
         let tensors = base.tensors().clone();
-        let mut view = View { base, tensors, made: BTreeMap::new(), undecided: BTreeMap::new() };
+        let mut view = View { base, tensors, made: BTreeMap::new(), undecided: BTreeMap::new(), said };
         let stacks = Stacks::of(base.config());
         for name in base.tensors().keys() {
             view.take_experts(name, &stacks);
@@ -123,16 +186,8 @@ impl<'b> View<'b> {
             };
             same(known, module) || same(module, known)
         };
-        let (_, reason) = self.undecided.iter().find(|(known, _)| ends(known))?;
-        let with_config = match self.base.config() {
-            None => ", and put config.json beside the base",
-            Some(_) => "",
-        };
-        Some(Error::Ambiguous {
-            what: module.to_owned(),
-            reason: (*reason).to_owned(),
-            hint: format!("say the order with --qkv-rows together or --qkv-rows grouped{with_config}"),
-        })
+        let (_, why) = self.undecided.iter().find(|(known, _)| ends(known))?;
+        Some(why.error(module, (self.said, self.base.config().is_some())))
     }
 
     fn add(&mut self, name: String, info: TensorInfo, made: Made) {
@@ -155,25 +210,22 @@ impl<'b> View<'b> {
             Rows::Qkv => qkv_rows(word, true, config, said),
         };
         let heads = config.and_then(heads);
-        let found = order.and_then(|order| {
+        let of_config = config.and_then(rows_of_model).filter(|_| fusing.rows == Rows::Qkv);
+        let contradicted = of_config.zip(said).filter(|(of_config, said)| of_config != said);
+        let found = order.filter(|_| contradicted.is_none()).and_then(|order| {
             let sizes = sizes(*rows, fusing.parts[0].len(), fusing.rows, heads)?;
-            in_turns(&sizes, if order == QkvRows::Grouped { heads?.keys } else { 1 })
+            order.places(&sizes, heads)
         });
         for parts in fusing.parts {
             for (at, part) in parts.iter().enumerate() {
                 let Some(rows) = found.as_ref().map(|found| &found[at]) else {
-                    let reason = match (order, heads) {
-                        (None, _) => {
-                            "the base has it fused with others, and the order of the rows there is not known"
-                        }
-                        (_, None) => {
-                            "the base has it fused with others, and nothing says how many heads there are"
-                        }
-                        _ => {
-                            "the base has it fused with others, whose rows do not come out even by the heads of its config"
-                        }
+                    let why = match (contradicted, order, heads) {
+                        (Some((of_config, said)), ..) => Undecided::Contradicted { of_config, said },
+                        (_, None, _) => Undecided::Order { has_whole: true },
+                        (_, _, None) => Undecided::Heads { has_whole: true },
+                        _ => Undecided::Uneven { has_whole: true },
                     };
-                    self.undecided.insert(joined(path, part), reason);
+                    self.undecided.insert(joined(path, part), why);
                     continue;
                 };
                 let count = rows.iter().map(IndexRange::len).sum();
@@ -253,19 +305,14 @@ impl<'b> View<'b> {
                 Rows::Equal => Some(QkvRows::Together),
                 Rows::Qkv => qkv_rows(whole, false, config, said),
             };
-            let groups = match order {
-                Some(QkvRows::Together) => Some(1),
-                Some(QkvRows::Grouped) => config.and_then(heads).map(|heads| heads.keys),
-                None => None,
-            };
-            let Some(found) = groups.and_then(|groups| in_turns(&sizes, groups)) else {
-                let reason = match order {
-                    None => {
-                        "the base has it in parts, and in which order the adapter has their rows is not known"
-                    }
-                    Some(_) => "the base has it in parts, and nothing says how many heads there are",
+            let heads = config.and_then(heads);
+            let Some(found) = order.and_then(|order| order.places(&sizes, heads)) else {
+                let why = match (order, heads) {
+                    (None, _) => Undecided::Order { has_whole: false },
+                    (_, None) => Undecided::Heads { has_whole: false },
+                    _ => Undecided::Uneven { has_whole: false },
                 };
-                self.undecided.insert(joined(path, whole), reason);
+                self.undecided.insert(joined(path, whole), why);
                 continue;
             };
             let rows = sizes.iter().try_fold(0u64, |sum, size| sum.checked_add(*size));
