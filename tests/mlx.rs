@@ -467,6 +467,9 @@ fn every_rule_is_broken_by_a_file() {
     expect("X001", &|folder| drop(folder.remove(CONFIG)));
     expect("X002", &|folder| config(folder, |config| config["fine_tune_type"] = json!("qlora")));
     expect("X002", &|folder| config(folder, |config| config["lora_parameters"]["scale"] = json!("20")));
+    for rank in [json!(0), json!(-4), json!("8")] {
+        expect("X002", &|folder| config(folder, |config| config["lora_parameters"]["rank"] = rank.clone()));
+    }
     expect("X003", &|folder| drop(folder.remove(WEIGHTS)));
     expect("X004", &|folder| {
         folder.insert(WEIGHTS.to_owned(), b"version https://git-lfs.github.com/spec/v1".to_vec());

@@ -73,6 +73,50 @@ fn for_peft_it_is_what_torchtune_exports_but_for_its_two_faults() {
     }
 }
 
+/// What torchtune logs into its output folder.
+const TRAINING: &str = "torchtune_config.yaml";
+
+#[test]
+fn alpha_stands_in_the_config_of_the_training() {
+    let mut folder = adapter_of("phi3");
+    let bare = ReadOptions { alpha: None, ..options("phi3") };
+    let refused = read(&files(&folder), &bare).unwrap_err();
+    assert!(refused.to_string().contains(TRAINING), "{refused}");
+    let yaml = |alpha: f64| {
+        format!(
+            "output_dir: /tmp/x\nmodel:\n  _component_: torchtune.models.phi3.lora_phi3_mini\n  lora_rank: 3\n  lora_alpha: {alpha}\nseed: null\n"
+        )
+    };
+    folder.insert(TRAINING.to_owned(), yaml(5.0).into_bytes());
+    let base = CheckpointDir::open(&fixture("torchtune/phi3/base"), Access::Map).unwrap();
+    let on_base = |bare| ReadOptions { base: Some(&base), ..bare };
+    let told = read(&files(&folder), &on_base(bare)).unwrap().adapter;
+    let plain = adapter_of("phi3");
+    let said = read(&files(&plain), &on_base(options("phi3"))).unwrap().adapter;
+    let id = |adapter| fitment_core::encode_checked(adapter).unwrap().manifest.id;
+    assert_eq!(id(&told), id(&said));
+    // Beside an adapter_config.json that says another, neither is taken.
+    let mut folder = adapter_of("llama");
+    folder.insert(TRAINING.to_owned(), yaml(16.0).into_bytes());
+    let refused = read(&files(&folder), &options("llama")).unwrap_err();
+    assert!(refused.to_string().contains(TRAINING) && refused.to_string().contains("16"), "{refused}");
+}
+
+/// torchtune writes PEFT's form beside its own; beside the files of another PEFT, its own is another adapter.
+#[test]
+fn beside_an_adapter_of_peft_it_is_a_second_format() {
+    let mut folder = adapter_of("llama");
+    assert_eq!(detect(&files(&folder)).unwrap(), FormatId::Peft);
+    let of_peft = load(&fixture("peft/linear/adapter"));
+    for name in [OF_PEFT, CONFIG] {
+        folder.insert(name.to_owned(), of_peft[name].clone());
+    }
+    let error = detect(&files(&folder)).unwrap_err();
+    let Error::SeveralFormats { formats } = &error else { panic!("{error}") };
+    assert_eq!(formats[..], [FormatId::Peft, FormatId::Torchtune]);
+    assert!(error.hint().unwrap().contains("--from"));
+}
+
 #[test]
 fn the_config_beside_it_says_what_a_base_would() {
     let folder = adapter_of("gemma2");

@@ -145,7 +145,7 @@ impl Error {
             ),
             Error::Mismatch { .. } => Some("the adapter was made for another base: check --base".to_owned()),
             Error::NotDetected { .. } => Some(
-                "name the file or folder of the adapter itself; --from reads it as a format all the same"
+                "name the file or folder of the adapter itself; the README lists what each format is recognised by, and --from reads it as one all the same"
                     .to_owned(),
             ),
             Error::Malformed { findings } if torch_remedy(findings).is_some() => torch_remedy(findings),

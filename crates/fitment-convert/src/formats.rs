@@ -380,8 +380,7 @@ pub fn detect(files: &Files<'_>) -> Result<FormatId, Error> {
             if let Some(refusal) = checkpoints::refusal(files) {
                 return Err(refusal);
             }
-            let looked_for: Vec<&str> = FORMATS.iter().map(|format| format.looked_for).collect();
-            Err(Error::NotDetected { looked_for: looked_for.join("; ") })
+            Err(Error::NotDetected { looked_for: format!("there is no file of {}", known()) })
         }
         _ => Err(Error::SeveralFormats { formats: fits }),
     }

@@ -206,6 +206,13 @@ pub(crate) fn brief(value: &Value) -> String {
     }
 }
 
+/// Whether a config of PEFT's has the keys that torchtune writes, and no other: PEFT itself writes every key that its version knows.
+pub(crate) fn is_torchtunes(config: &Map<String, Value>) -> bool {
+    const KEYS: [&str; 4] = ["r", "lora_alpha", "target_modules", "peft_type"];
+    let is_known = |key: &String| KEYS.contains(&&**key) || key == "base_model_name_or_path";
+    KEYS.iter().all(|key| config.contains_key(*key)) && config.keys().all(is_known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::beyond_plain;

@@ -169,8 +169,9 @@ impl<'a> Folder<'a> {
             None => self.report(&rules::X_CONFIG, "lora_parameters.scale", "is no number, or missing"),
         }
         match parameters.get("rank").map(Value::as_u64) {
+            Some(Some(0)) => self.report(&rules::X_CONFIG, "lora_parameters.rank", "is 0"),
             Some(Some(rank)) => self.config.rank = Some(rank),
-            Some(None) => self.report(&rules::X_CONFIG, "lora_parameters.rank", "is no whole number"),
+            Some(None) => self.report(&rules::X_CONFIG, "lora_parameters.rank", "is no whole number above 0"),
             None => {}
         }
     }

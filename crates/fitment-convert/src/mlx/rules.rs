@@ -2,7 +2,7 @@
 
 fitment_core::rule_table! {
     X_CONFIG_MISSING = "X001" Error "mlx: files" "`adapter_config.json` lies beside the weights." => "The scale stands only there: get the whole adapter folder.";
-    X_CONFIG = "X002" Error "mlx: config" "The config is one JSON object without duplicate keys: `fine_tune_type` `lora`, `dora` or `full`, and but for `full` `lora_parameters` with a number `scale` and a whole number `rank`." => "Correct the key, or train again with a current mlx-lm.";
+    X_CONFIG = "X002" Error "mlx: config" "The config is one JSON object without duplicate keys: `fine_tune_type` `lora`, `dora` or `full`, and but for `full` `lora_parameters` with a number `scale` and a `rank` of 1 or more." => "Correct the key, or train again with a current mlx-lm.";
     X_WEIGHTS_MISSING = "X003" Error "mlx: files" "`adapters.safetensors` lies beside the config." => "Get the whole adapter folder; a checkpoint `NNNNNNN_adapters.safetensors` is renamed to that.";
     X_WEIGHTS_FILE = "X004" Error "mlx: files" "The weight file is sound safetensors." => "The file is cut short, damaged, or a git-lfs pointer: fetch it again.";
     X_UNSUPPORTED = "X005" Error "mlx: methods" "LoRA is of linear layers, embeddings and experts (`switch_mlp`), DoRA of linear layers, by a `scale` alone." => "Fuse it with `mlx_lm.fuse --dequantize`, and take `fitment diff BASE FUSED`.";

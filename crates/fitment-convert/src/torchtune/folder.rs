@@ -4,9 +4,9 @@ use super::names::Place;
 use super::rules;
 use crate::error::Error;
 use crate::files::Files;
-use crate::lora_keys::beyond_plain;
+use crate::lora_keys::{beyond_plain, is_torchtunes};
 use crate::pairs::{self, Pair, Role, Spelling};
-use crate::{several, weights};
+use crate::{several, weights, yaml};
 use fitment_core::finding::Rule;
 use fitment_core::{Finding, json};
 use serde_json::{Map, Value};
@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub(super) const MODEL_CONFIG: &str = "config.json";
+/// All that a training was told, which lies in its output folder: the adapter's own, or the one above.
+pub(super) const TRAINING: &str = "torchtune_config.yaml";
 const WEIGHTS: &str = "adapter_model.pt";
 /// What PEFT reads where it is beside: the same adapter, in PEFT's form.
 const OF_PEFT: &[&str] =
@@ -53,11 +55,16 @@ pub(super) struct Folder<'a> {
     pub(super) findings: Vec<Finding>,
 }
 
-/// Whether there is an adapter in this form alone.
+/// Whether there is an adapter in this form that is not in PEFT's beside it as torchtune writes that: of another PEFT's files nothing says
+/// that they are the same adapter.
 pub(super) fn is_there(files: &Files<'_>) -> bool {
     let of_peft =
         |prefix: &String| OF_PEFT.iter().any(|name| files.get(&format!("{prefix}{name}")).is_some());
-    adapters(files).iter().any(|prefix| !of_peft(prefix))
+    let is_own = |prefix: &String| {
+        let config = files.get(&format!("{prefix}{CONFIG}")).map(json::parse);
+        !matches!(config, Some(Ok(Value::Object(config))) if !is_torchtunes(&config))
+    };
+    adapters(files).iter().any(|prefix| !of_peft(prefix) || !is_own(prefix))
 }
 
 fn is_weights(name: &str) -> bool {
@@ -92,6 +99,10 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
     let found = if found.is_empty() { lone.into_iter().collect() } else { found };
     if let Some(bytes) = files.get(&format!("{}{CONFIG}", folder.prefix)) {
         folder.read_config(bytes);
+    }
+    let training = [format!("{}{TRAINING}", folder.prefix), TRAINING.to_owned()];
+    if let Some((path, bytes)) = training.iter().find_map(|path| Some((path, files.get(path)?))) {
+        folder.read_training(path, bytes);
     }
     let model = files.get(&format!("{}{MODEL_CONFIG}", folder.prefix)).map(json::parse);
     folder.model = model.and_then(|parsed| match parsed {
@@ -133,6 +144,29 @@ impl<'a> Folder<'a> {
         }
         self.findings.extend(self.alpha.and_then(zero));
         self.findings.extend(beyond_plain(&fields, &[], [&rules::U_VARIANT, &rules::U_CONFIG_KEY]));
+    }
+
+    /// The config of the training says the same under the model's arguments, and says it where torchtune writes no PEFT config.
+    fn read_training(&mut self, path: &str, bytes: &[u8]) {
+        let fields = match yaml::parse(bytes) {
+            Ok(fields) => fields,
+            Err(_) if self.alpha.is_some() => return,
+            Err(reason) => return self.report(&rules::U_CONFIG, path, reason),
+        };
+        let said = |key: &str| fields.get("model")?.get(key);
+        let alpha = said("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
+        match (self.alpha, alpha) {
+            (None, Some(alpha)) => {
+                self.alpha = Some(alpha);
+                self.findings.extend(zero(alpha));
+            }
+            (Some(own), Some(alpha)) if own.to_bits() != alpha.to_bits() => {
+                let message = format!("is {own} in {CONFIG}, {alpha} in {path}");
+                self.report(&rules::U_CONFIG, "lora_alpha", message);
+            }
+            _ => {}
+        }
+        self.rank = self.rank.or(said("lora_rank").and_then(Value::as_u64));
     }
 
     fn read_weights(&mut self, path: &str, bytes: &'a [u8]) {

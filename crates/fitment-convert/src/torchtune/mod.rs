@@ -3,7 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `adapter_model.pt` (to 0.4 `adapter_N.pt`) | a torch file: `MODULE.lora_a.weight`, `MODULE.lora_b.weight`, of DoRA `MODULE.magnitude`, by torchtune's names |
-//! | `adapter_config.json` | `r` and `lora_alpha`; missing for Phi, where `--alpha` says it |
+//! | `adapter_config.json` | `r` and `lora_alpha`; missing for Phi |
+//! | `torchtune_config.yaml`, in this folder or the one above | all that the training was told: `model.lora_rank` and `model.lora_alpha`; where neither file is there, `--alpha` says it |
 //! | `config.json` | the base's, which torchtune copies beside: its type and its numbers of heads, which count before those of `--base` |
 //!
 //! | stored | shape | becomes |

@@ -1,4 +1,4 @@
-use super::folder::{self, CONFIG, Folder, MODEL_CONFIG, SPELLING, Unit};
+use super::folder::{self, CONFIG, Folder, MODEL_CONFIG, SPELLING, TRAINING, Unit};
 use super::names::{self, Family};
 use super::rules;
 use crate::alpha::{self, Alpha};
@@ -51,7 +51,7 @@ pub fn read<'a>(files: &Files<'a>, options: &ReadOptions<'_>) -> Result<Converte
     let factors = factors.collect::<Result<Vec<_>, Error>>()?;
     let place = (&*folder.prefix, &*folder.others);
     let (kept, mut losses) =
-        several::beside(files, place, &folder.weights, &[CONFIG, MODEL_CONFIG], options.keep_files);
+        several::beside(files, place, &folder.weights, &[CONFIG, MODEL_CONFIG, TRAINING], options.keep_files);
     let source = Source {
         format: "torchtune".to_owned(),
         weights: Some("torch".to_owned()),
@@ -69,11 +69,13 @@ fn said_alpha(folder: &Folder<'_>, options: &ReadOptions<'_>) -> Result<f64, Err
         (Some(alpha), None) => Ok(alpha),
         (None, Some(text)) => Alpha::plain(text, "torchtune"),
         (Some(alpha), Some(_)) => {
-            Err(Error::no_use(Ask::Alpha, "this folder", format!("{CONFIG} says {alpha}")))
+            Err(Error::no_use(Ask::Alpha, "this folder", format!("its config says {alpha}")))
         }
         (None, None) => Err(Error::Ambiguous {
             what: folder.weights.clone(),
-            reason: format!("there is no {CONFIG} beside it, and alpha stands nowhere else"),
+            reason: format!(
+                "neither {CONFIG} nor {TRAINING} is there to say alpha, which stands nowhere else"
+            ),
             hint: alpha::HOW.to_owned(),
         }),
     }

@@ -130,13 +130,6 @@ fn of_object(map: &Map<String, Value>) -> Parsed {
     Parsed { config: sound(&fields).then_some(config), findings: fields.findings, refusal: None }
 }
 
-/// PEFT itself writes every key that its version knows.
-fn is_torchtunes(map: &Map<String, Value>) -> bool {
-    const KEYS: [&str; 4] = ["r", "lora_alpha", "target_modules", "peft_type"];
-    let is_known = |key: &String| KEYS.contains(&&**key) || key == "base_model_name_or_path";
-    KEYS.iter().all(|key| map.contains_key(*key)) && map.keys().all(is_known)
-}
-
 fn refused_method(fields: &mut Fields<'_>) -> Option<Refusal> {
     let Some(peft_type) = fields.text("peft_type") else {
         if fields.findings.is_empty() {
@@ -196,7 +189,7 @@ fn read_config(map: &Map<String, Value>, fields: &mut Fields<'_>) -> Config {
         use_dora: fields.flag("use_dora"),
         lora_bias: fields.flag("lora_bias"),
         says_lora_bias: map.contains_key("lora_bias"),
-        is_torchtunes: is_torchtunes(map),
+        is_torchtunes: lora_keys::is_torchtunes(map),
         bias: bias(fields),
         fan_in_fan_out: fields.flag("fan_in_fan_out"),
         ensure_weight_tying: fields.flag("ensure_weight_tying"),

@@ -91,9 +91,11 @@ pub(in crate::peft) fn unbound<'a>(parameters: &[Parameter<'a>], said: &Said) ->
 fn needs_base(parameter: &Parameter<'_>) -> Error {
     Error::Ambiguous {
         what: parameter.name.clone(),
-        reason:
-            "the matrices of its experts are square, and gpt-oss stores them the other way than other models"
-                .to_owned(),
+        reason: match parameter.experts {
+            1 => "it is a square matrix, and whether PEFT took it as [out, in] or the other way depends on the model",
+            _ => "the matrices of its experts are square, and gpt-oss stores them the other way than other models",
+        }
+        .to_owned(),
         hint: "name the base with --base".to_owned(),
     }
 }
