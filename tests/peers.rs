@@ -4,8 +4,8 @@
 
 use fitment_convert::{FormatId, WriteOptions, write};
 use fitment_core::container::{read_foreign, write_container};
-use fitment_core::model::Adapter;
-use fitment_core::tensor::Tensor;
+use fitment_core::model::{Adapter, Edit};
+use fitment_core::tensor::{Shape, Tensor};
 use fitment_io::{Access, CheckpointDir};
 use fitment_tests::place::{fixture, peers_python, root, scratch};
 use fitment_tests::program::fitment;
@@ -307,4 +307,48 @@ fn mlx_lm_loads_and_fuses_what_is_written() {
         assert_eq!((line["case"].as_str(), line["modules"].as_u64()), (Some(case), Some(modules as u64)));
         assert!(line["difference"].as_f64().unwrap() <= bound, "{line}");
     }
+}
+
+/// Single experts of other ranks and scales, and layers that lack an expert, load in PEFT on transformers 5 and do what they do.
+#[test]
+fn peft_loads_single_experts_of_any_rank() {
+    let (case, room) = (fixture("peft/experts_each"), scratch());
+    let (base, file, merged) = (case.join("base"), room.path().join("x.fitment"), room.path().join("merged"));
+    run(&[&"convert", &case.join("adapter"), &"-o", &file, &"--base", &base]);
+    let bytes = fs::read(&file).unwrap();
+    let mut adapter: Adapter<'_> = fitment_core::read(&bytes).unwrap();
+    let is_in = |edit: &Edit<'_>, part: &str| edit.target().unwrap().name.as_str().contains(part);
+    adapter.edits.retain(|edit| !is_in(edit, ".experts.1.") && !is_in(edit, ".experts.2.w3."));
+    for edit in &mut adapter.edits {
+        if is_in(edit, ".experts.2.w1.")
+            && let Edit::Lora(lora) = edit
+        {
+            // Another column, of the same numbers.
+            let wider = |tensor: &Tensor<'_>, dims: [u64; 2]| {
+                let rows = tensor.bytes().chunks(tensor.bytes().len() / tensor.dims()[0] as usize);
+                let bytes: Vec<u8> = match dims[0] == tensor.dims()[0] {
+                    true => rows.flat_map(|row| [row, &row[..4]].concat()).collect(),
+                    false => rows.clone().chain(rows.take(1)).flatten().copied().collect(),
+                };
+                Tensor::owned(tensor.dtype(), Shape::new(&dims).unwrap(), bytes).unwrap()
+            };
+            (lora.up, lora.down) =
+                (wider(&lora.up, [lora.up.dims()[0], 3]), wider(&lora.down, [3, lora.down.dims()[1]]));
+            lora.scale *= 0.5;
+        }
+    }
+    let touched: Vec<_> = adapter.edits.iter().filter_map(|edit| Some(edit.target()?.name.clone())).collect();
+    adapter.base.tensors.retain(|tensor| touched.contains(&tensor.name));
+    let changed = room.path().join("y.fitment");
+    fs::write(&changed, fitment_core::to_bytes(&adapter).unwrap()).unwrap();
+    run(&[&"apply", &base, &changed, &"-o", &merged]);
+    let folder = foreign_peft(&changed, &base, &room.path().join("peft")).unwrap();
+    let output = Command::new(peers_python())
+        .arg(root().join("tests/peer/same_output.py"))
+        .args([&base, &folder, &merged])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let far: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    assert!(far <= 1e-4, "{far}");
 }

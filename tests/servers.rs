@@ -128,7 +128,8 @@ fn servable(folder: &Path, name: Option<&str>, base: &dyn Checkpoint) -> Option<
     };
     let folder: Folder = written.files.iter().map(bytes).collect();
     let files: Files<'_> = folder.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
-    let back = read(&files, &ReadOptions { base: Some(base), ..ReadOptions::default() }).unwrap().adapter;
+    let options = ReadOptions { base: Some(base), refit: true, ..ReadOptions::default() };
+    let back = read(&files, &options).unwrap().adapter;
     let (wanted, found) = (weights(&adapter, base), weights(&back, base));
     assert_eq!(wanted.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
     let mut farthest = Distance::default();
@@ -151,14 +152,72 @@ fn what_is_written_for_servers_is_loaded_by_all_and_computes_the_same() {
         // A scale that is no power of two is rounded into the factors, once to F32.
         assert!(far.relative <= 5e-7 || far.ulps <= 1.0, "{case}: {far:?}");
         let files: Files<'_> = files.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        // Stacks of experts come apart into matrices that such a base has not by name.
+        let has_stacks = base.tensors().keys().any(|name| name.ends_with(".experts.gate_up_proj"));
+        let at_hand = Some(&base as &dyn Checkpoint).filter(|_| !has_stacks);
         for server in SERVERS.iter().filter(|server| server.takes == FormatId::Peft) {
             let input = Input { name: "a", files: &files, options: ReadOptions::default() };
             let options = Options { servers: vec![server], ..Options::default() };
-            let outcome = validate(&input, Some(&base), &options).unwrap();
+            let outcome = validate(&input, at_hand, &options).unwrap();
             assert_eq!(told(&outcome), [""; 0], "{case}");
             assert!(outcome.findings.iter().all(|found| found.severity < Severity::Error), "{case}");
         }
         cases.push(case);
     }
     assert!(cases.len() >= 15, "{cases:?}");
+    for case in [
+        "experts_stacked",
+        "experts_mixtral",
+        "experts_square",
+        "experts_each",
+        "experts_0_17",
+        "experts_0_19_0",
+    ] {
+        assert!(cases.iter().any(|known| known == case), "{case}: {cases:?}");
+    }
+}
+
+/// Of models that vLLM takes with stacks alone, and of unknown ones, the loss says what to do.
+#[test]
+fn stacks_that_no_form_is_for_are_a_loss_with_a_way_out() {
+    for (case, has_base, way) in [
+        ("experts_gpt_oss", true, "fitment apply"),
+        ("experts_gpt_oss", false, "--base"),
+        ("experts_stacked", false, "--base"),
+    ] {
+        let folder = fixture("peft").join(case);
+        let files = AdapterFiles::load(&folder.join("adapter")).unwrap();
+        let base = CheckpointDir::open(&folder.join("base"), Access::Map).unwrap();
+        let base = Some(&base as &dyn Checkpoint).filter(|_| has_base);
+        let files: Files<'_> = files.iter().collect();
+        let Ok(adapter) = read(&files, &ReadOptions { base, ..ReadOptions::default() }) else {
+            panic!("{case}")
+        };
+        let options = WriteOptions { base, preset: Some(Preset::Servable) };
+        let told = match write(&adapter.adapter, FormatId::Peft, &options) {
+            Ok(written) => written.losses.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            Err(error) => error.to_string(),
+        };
+        assert!(told.contains("experts") && told.contains(way), "{case}: {told}");
+    }
+}
+
+/// A file is judged as it lies there, not as it would be written today.
+#[test]
+fn older_layouts_of_experts_are_judged_as_they_are() {
+    for (case, is_old) in [
+        ("experts_0_17", true),
+        ("experts_0_18_square", true),
+        ("experts_0_18_gpt_oss", false),
+        ("experts_0_19_0_gpt_oss", true),
+        ("experts_mixtral", false),
+    ] {
+        let folder = fixture("peft").join(case);
+        for server in ["vllm", "mistralrs"] {
+            let outcome = judged(&folder, None, Some(&folder.join("base")), find(server).unwrap());
+            let is_told =
+                outcome.findings.iter().any(|found| found.message.contains("layout of an older PEFT"));
+            assert_eq!(is_told, is_old, "{case}, {server}: {:?}", outcome.findings);
+        }
+    }
 }

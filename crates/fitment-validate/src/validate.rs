@@ -140,7 +140,10 @@ fn served(
     let mut findings = Vec::new();
     for server in &options.servers {
         let found = match adapter {
-            Some(adapter) => Some(servers::check(adapter, server, base)?),
+            Some(adapter) => {
+                let own = (format == FormatId::Peft).then_some((input.files, input.options.adapter_name));
+                Some(servers::check(adapter, own, server, base)?)
+            }
             None => {
                 let files = (input.files, input.options.adapter_name);
                 servers::check_files(files, (format, checked.format), server)

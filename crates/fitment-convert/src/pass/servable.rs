@@ -3,6 +3,7 @@
 use super::experts::apart;
 use super::pad::padded;
 use super::scale::scaled_wider;
+use super::stacks::{text_model, unstacked};
 use super::sum::{Product, alike, sum};
 use super::whole::whole;
 use crate::error::Error;
@@ -12,6 +13,7 @@ use fitment_core::Adapter;
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::model::{Edit, Lora, LoraForm, Origin, Target};
 use fitment_core::tensor::{Dtype, Tensor};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// The ranks that vLLM (0.33.0) has buffers for, up to the largest that mistral.rs (August 2026) takes.
@@ -26,7 +28,8 @@ struct Updates<'a> {
 
 /// The adapter as servers load it, and what of it they do not.
 ///
-/// Updates of one tensor become their sum, those of a part of a tensor get zeros around them, a bundle of experts comes apart. The
+/// Updates of one tensor become their sum, those of a part of a tensor get zeros around them, bundles and stacks of experts come apart
+/// into each expert's matrices, but for models whose experts servers have as stacks. The
 /// scale goes into `up` (to F32 where its own dtype would round), and all ranks are padded with zeros to the smallest of [`RANKS`] that
 /// holds them: what is computed stays the same.
 ///
@@ -37,7 +40,10 @@ pub(crate) fn servable<'a>(
     base: Option<&dyn Checkpoint>,
 ) -> Result<(Adapter<'a>, Vec<Loss>), Error> {
     let (mut updates, mut losses) = (BTreeMap::<String, Updates<'a>>::new(), Vec::new());
-    for edit in &apart(&adapter.edits) {
+    let config = base.and_then(|base| base.config()).unwrap_or(&adapter.base.config);
+    let stack = why_stacked(config);
+    let edits = if stack.is_some() { adapter.edits.clone() } else { unstacked(adapter, base) };
+    for edit in &apart(&edits) {
         match update(edit, adapter, base) {
             Ok((lora, product)) => {
                 let start = || Updates {
@@ -48,6 +54,7 @@ pub(crate) fn servable<'a>(
                 let updates = updates.entry(lora.target.name.to_string()).or_insert_with(start);
                 updates.products.push(product);
             }
+            Err(STACK) => losses.push(Loss::not_held(edit, stack.unwrap_or(STACK))),
             Err(reason) => losses.push(Loss::not_held(edit, reason)),
         }
     }
@@ -96,6 +103,22 @@ fn too_large(name: &str, rank: u64) -> Error {
     }
 }
 
+/// Models whose experts vLLM (0.33.0) takes as stacks alone (`is_3d_moe_weight`): by the beginning of their type.
+const STACKS: &[&str] = &["gpt_oss", "qwen3_vl_moe", "qwen3_5", "qwen3_omni", "interns1_pro"];
+
+/// Why stacks of experts stay stacks, where they do.
+fn why_stacked(config: &Map<String, Value>) -> Option<&'static str> {
+    match text_model(config) {
+        None => Some("nothing says how the model has its stacks of experts: name the base with --base"),
+        Some(model) if STACKS.iter().any(|known| model.starts_with(known)) => Some(
+            "vLLM loads this model's experts as stacks, and others the matrices of each, so that no form is for all: for vLLM write it without --preset, else `fitment apply` it and serve the result",
+        ),
+        Some(_) => None,
+    }
+}
+
+const STACK: &str = "servers look for the factors of each expert's own matrices, and this is a stack that does not come apart";
+
 /// The update of a whole linear layer, or why servers have none such.
 fn update<'a, 'e>(
     edit: &'e Edit<'a>,
@@ -114,9 +137,7 @@ fn update<'a, 'e>(
         return Err("servers have no DoRA");
     }
     if lora.form == LoraForm::Stacked {
-        return Err(
-            "servers look for the factors of each expert's own matrices, and this is a stack of them",
-        );
+        return Err(STACK);
     }
     if lora.form == LoraForm::Conv || lora.mid.is_some() {
         return Err("servers have LoRA of linear layers, not of convolutions");

@@ -216,7 +216,7 @@ fn piece<'e, 'a>(edit: &'e Edit<'a>) -> Option<Piece<'e, 'a>> {
 }
 
 /// The bundle that a tensor of one expert belongs to, and the expert's number.
-pub(super) fn numbered(name: &str) -> Option<(String, u64)> {
+pub(crate) fn numbered(name: &str) -> Option<(String, u64)> {
     let (module, rest) = name.rsplit_once(".experts.")?;
     let (number, rest) = rest.split_once('.')?;
     let first =
@@ -256,7 +256,7 @@ pub(crate) fn bundled<'a>(
 }
 
 /// How many experts there are.
-fn count(name: &str, base: Option<&dyn Checkpoint>, config: &Map<String, Value>) -> Option<u64> {
+pub(crate) fn count(name: &str, base: Option<&dyn Checkpoint>, config: &Map<String, Value>) -> Option<u64> {
     let on_disk = base.map(|base| {
         let is_there =
             |expert: &u64| base.tensors().contains_key(&name.replacen("{e}", &expert.to_string(), 1));

@@ -55,7 +55,9 @@ pub use write::write;
 
 use crate::error::Error;
 use crate::files::Files;
-use fitment_core::Finding;
+use fitment_core::checkpoint::Checkpoint;
+use fitment_core::{Adapter, Finding};
+use parameters::Today;
 
 /// Whether there is anything of a PEFT adapter among the files.
 pub fn detect(files: &Files<'_>) -> bool {
@@ -68,4 +70,16 @@ pub fn detect(files: &Files<'_>) -> bool {
 /// [`Error::Ambiguous`] when the folder holds several adapters and `adapter_name` names none of them.
 pub fn check(files: &Files<'_>, adapter_name: Option<&str>) -> Result<Vec<Finding>, Error> {
     Ok(inspect::inspect(files, adapter_name)?.findings)
+}
+
+/// Whether the files that an adapter was read from have factors of experts otherwise than PEFT has them from 0.19.1 on.
+///
+/// # Errors
+/// [`Error::Ambiguous`] where only a base tells which way round they must be.
+pub fn has_other_experts(adapter: &Adapter<'_>, base: Option<&dyn Checkpoint>) -> Result<bool, Error> {
+    let Some(source) = adapter.source.as_ref().filter(|source| source.format == "peft") else {
+        return Ok(false);
+    };
+    let today = Today::new(source, base.and_then(Checkpoint::config).or(Some(&adapter.base.config)));
+    Ok(today.has_other_columns() || today.is_other_way(adapter)?)
 }

@@ -4,7 +4,8 @@ use crate::fixture::{Base, Folder, root, tensors_of};
 use crate::formula;
 use fitment_convert::{Error, FormatId, Loss, ReadOptions, WriteOptions, read, write};
 use fitment_core::Adapter;
-use fitment_core::model::Edit;
+use fitment_core::model::{Edit, Lora};
+use fitment_core::tensor::{Dtype, Shape, Tensor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -178,5 +179,55 @@ fn what_is_missing_of_single_experts_is_written_as_zeros() {
         let (mut again, wanted) = (read(&files, &options(&base)).unwrap().adapter, results(&adapter, &base));
         again.edits.retain(|edit| !is_missing(edit));
         assert_eq!(results(&again, &base), wanted, "{missing:?}");
+    }
+}
+
+/// The first column of `up` and the first row of `down`.
+fn of_rank_one(lora: &mut Lora<'_>) {
+    let &[out, _] = lora.up.dims() else { panic!() };
+    let &[_, input] = lora.down.dims() else { panic!() };
+    let elements = |tensor: &Tensor<'_>| tensor.bytes().as_chunks::<4>().0.to_vec();
+    let rank = lora.rank() as usize;
+    let up: Vec<u8> = elements(&lora.up).into_iter().step_by(rank).flatten().collect();
+    let down: Vec<u8> = elements(&lora.down).into_iter().take(input as usize).flatten().collect();
+    lora.up = Tensor::owned(Dtype::F32, Shape::new(&[out, 1]).unwrap(), up).unwrap();
+    lora.down = Tensor::owned(Dtype::F32, Shape::new(&[1, input]).unwrap(), down).unwrap();
+}
+
+/// PEFT on transformers 5 stacks modules of experts by one rank and one scale, and refuses layers that lack an expert.
+#[test]
+fn single_experts_are_written_with_one_rank_and_scale_and_none_is_missing() {
+    let (folder, base) = case("experts_each");
+    let files = folder.files();
+    let mut adapter = read(&files, &options(&base)).unwrap().adapter;
+    let is_in = |edit: &Edit<'_>, part: &str| edit.target().unwrap().name.as_str().contains(part);
+    adapter.edits.retain(|edit| !is_in(edit, ".experts.1."));
+    for edit in &mut adapter.edits {
+        if is_in(edit, ".experts.2.w1.")
+            && let Edit::Lora(lora) = edit
+        {
+            of_rank_one(lora);
+            lora.scale *= 4.0;
+        }
+    }
+    for source in [adapter.source.clone(), None] {
+        let adapter = Adapter { source, ..adapter.clone() };
+        let (written, losses) = back(&adapter, Some(&base));
+        assert!(losses.contains(&"rank_padded") && !losses.contains(&"rounded"), "{losses:?}");
+        let files = written.files();
+        let tensors = tensors_of(files.get("adapter_model.safetensors").unwrap());
+        let ranks: Vec<u64> = tensors
+            .iter()
+            .filter(|(key, _)| key.contains(".experts.") && key.ends_with("lora_A.weight"))
+            .map(|(_, tensor)| tensor.dims()[0])
+            .collect();
+        assert_eq!(ranks, [2; 9]);
+        let config = config(&written);
+        assert_eq!((config["r"].as_u64(), config["lora_alpha"].as_f64()), (Some(2), Some(5.0)));
+        let mut again = read(&files, &options(&base)).unwrap().adapter;
+        let (twice, losses) = back(&again, Some(&base));
+        assert!(losses.is_empty() && are_equal(&twice, &written), "{losses:?}");
+        again.edits.retain(|edit| !is_in(edit, ".experts.1."));
+        assert!(results(&again, &base) == results(&adapter, &base));
     }
 }

@@ -24,6 +24,8 @@ pub enum Fact {
     Head,
     /// Factors of all experts in one tensor, or of a parameter (`target_parameters`).
     StackedExperts,
+    /// The same in another layout than PEFT has from 0.19.1 on.
+    OtherExperts,
     /// Factors with more than two axes: convolutions.
     Convolutions,
     /// Tensors beside `lora_A` and `lora_B`, those of whole modules and of embeddings left aside.
@@ -99,9 +101,9 @@ impl Fact {
             Self::Head => at(form, "factors of the head", |key, _| {
                 module(key).is_some_and(|module| module.ends_with("lm_head") || module.ends_with("embed_out"))
             }),
-            Self::StackedExperts => at(form, "factors of all experts in one tensor", |key, _| {
-                STACKED.iter().any(|end| key.ends_with(end))
-            }),
+            Self::StackedExperts => at(form, "factors of all experts in one tensor", is_stacked),
+            Self::OtherExperts if !form.has_other_experts => None,
+            Self::OtherExperts => at(form, "factors of experts in the layout of an older PEFT", is_stacked),
             Self::Convolutions => {
                 at(form, "factors of a convolution", |key, dims| module(key).is_some() && dims.len() > 2)
             }
@@ -109,6 +111,10 @@ impl Fact {
             Self::OtherTensors => at(form, "a tensor beside the factors", |key, _| !is_expected(form, key)),
         }
     }
+}
+
+fn is_stacked(key: &str, _: &[u64]) -> bool {
+    STACKED.iter().any(|end| key.ends_with(end))
 }
 
 /// The module of a factor's key, with PEFT's prefix; `None` for other tensors.

@@ -19,11 +19,13 @@ pub(crate) struct Form {
     pub(crate) config: Map<String, Value>,
     /// Keys and shapes, in the order of the keys.
     pub(crate) tensors: Vec<(String, Vec<u64>)>,
+    /// Factors of experts are laid out otherwise than PEFT has them from 0.19.1 on.
+    pub(crate) has_other_experts: bool,
 }
 
 impl Form {
     pub(crate) fn of(written: &Written<'_>) -> Self {
-        let mut form = Self { config: Map::new(), tensors: Vec::new() };
+        let mut form = Self { config: Map::new(), tensors: Vec::new(), has_other_experts: false };
         for file in &written.files {
             form.add(file);
         }
@@ -31,14 +33,14 @@ impl Form {
         form
     }
 
-    /// A PEFT folder that cannot be read as an adapter, as far as it can be looked at.
+    /// A PEFT folder as it lies there; without tensors where they are in no single safetensors file.
     pub(crate) fn of_files(files: &Files<'_>, adapter: Option<&str>) -> Option<Self> {
         let folder = adapter.filter(|name| *name != "default").map(|name| format!("{name}/"));
         let path = |name: &str| format!("{}{name}", folder.as_deref().unwrap_or_default());
         let Ok(Value::Object(config)) = serde_json::from_slice(files.get(&path(CONFIG))?) else {
             return None;
         };
-        let mut form = Self { config, tensors: Vec::new() };
+        let mut form = Self { config, tensors: Vec::new(), has_other_experts: false };
         if let Some(Ok(container)) = files.get(&path(WEIGHTS)).map(read_foreign) {
             let named =
                 container.entries().iter().map(|entry| (entry.name.clone(), entry.shape.dims().to_vec()));

@@ -12,6 +12,7 @@ pub use fact::Fact;
 pub use table::{SERVERS, find};
 
 use crate::rules;
+use fitment_convert::peft::has_other_experts;
 use fitment_convert::{Error as ConvertError, Files, FormatId, Loss, WriteOptions, write};
 use fitment_core::checkpoint::Checkpoint;
 use fitment_core::finding::{Finding, Rule};
@@ -103,15 +104,21 @@ impl Fix {
     }
 }
 
-/// What a server makes of an adapter.
+/// What a server makes of an adapter: of the files themselves, where they are what it loads, else of what `convert` would write.
 ///
 /// # Errors
 /// When the base cannot be read.
 pub(crate) fn check(
     adapter: &Adapter<'_>,
+    own: Option<(&Files<'_>, Option<&str>)>,
     server: &Server,
     base: Option<&dyn Checkpoint>,
 ) -> Result<Vec<Finding>, ConvertError> {
+    let own =
+        own.filter(|_| server.takes == FormatId::Peft).and_then(|(files, name)| Form::of_files(files, name));
+    if let Some(form) = own.filter(|form| !form.tensors.is_empty()) {
+        return Ok(server.judged(form, adapter, base));
+    }
     // What lies in a torch file is the same in safetensors, whose names can be looked at.
     let mut plain = adapter.clone();
     if let Some(source) = &mut plain.source {
@@ -154,6 +161,21 @@ impl Server {
     /// Name and version.
     pub fn named(&self) -> String {
         format!("{} {}", self.title, self.version)
+    }
+
+    /// What it makes of a folder of PEFT that an adapter was read from.
+    fn judged(&self, mut form: Form, adapter: &Adapter<'_>, base: Option<&dyn Checkpoint>) -> Vec<Finding> {
+        let asks = self.rules.iter().any(|rule| rule.fact == Fact::OtherExperts);
+        let layout = has_other_experts(adapter, base);
+        form.has_other_experts = matches!(layout, Ok(true));
+        let mut findings = self.asked(&form);
+        if let Err(error) = layout.as_ref().map_err(ToString::to_string)
+            && asks
+        {
+            let message = format!("the layout of experts was not checked for {}: {error}", self.named());
+            findings.push(Finding::new(&rules::V_UNKNOWN, "", message));
+        }
+        findings
     }
 
     fn asked(&self, form: &Form) -> Vec<Finding> {

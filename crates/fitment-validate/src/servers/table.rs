@@ -103,6 +103,8 @@ const MERGED: Fix = Fix::Other("merge it with PEFT's `merge_and_unload`, and ser
 
 const PART_OF_THE_TIME: Fix = Fix::Other("no plain LoRA does the same: serve it where it is supported");
 
+const TODAYS: Fix = Fix::Other("`fitment convert --to peft` writes them so");
+
 const REPEATED: Fix = Fix::Other("repeat the layers in the base, and train or rename for that");
 
 const SMALLER: Fix = Fix::Other("`fitment merge ADAPTER --rank R` makes the nearest of a smaller rank");
@@ -135,8 +137,11 @@ const VLLM: &[ServerRule] = &[
         fact: Fact::StackedExperts,
         effect: Effect::NeedsSetting,
         how: "only models that it marks as having such experts load them",
-        fix: Fix::Other("see its documentation of LoRA for mixtures of experts"),
+        fix: Fix::Other(
+            "`fitment convert --to peft --preset servable` writes each expert's matrices for the others",
+        ),
     },
+    misreads(Fact::OtherExperts, "it takes them for those of PEFT 0.19.1 and later", TODAYS),
 ];
 
 const SGLANG: &[ServerRule] = &[
@@ -179,7 +184,7 @@ const TGI: &[ServerRule] = &[
     ignores(Fact::SavedModules(&[]), "it reads lora_A and lora_B alone", Fix::Apply),
     ignores(Fact::Field("trainable_token_indices"), "it reads lora_A and lora_B alone", Fix::Apply),
     ignores(Fact::Embeddings, "it has LoRA of linear layers", Fix::Apply),
-    ignores(Fact::StackedExperts, "it looks for the factors of each matrix", Fix::Apply),
+    ignores(Fact::StackedExperts, "it looks for the factors of each matrix", Fix::Servable),
     ignores(Fact::Convolutions, "it has LoRA of linear layers", Fix::Apply),
 ];
 
@@ -202,5 +207,6 @@ const MISTRALRS: &[ServerRule] = &[
     refuses(Fact::Convolutions, "a tensor that nothing uses is an error", Fix::Apply),
     refuses(Fact::OtherTensors, "a tensor that nothing uses is an error", Fix::Apply),
     refuses(Fact::RankAbove(256), "its largest rank is 256", SMALLER),
+    misreads(Fact::OtherExperts, "it takes them for those of PEFT 0.19.1 and later", TODAYS),
     ignores(Fact::Embeddings, "it has no LoRA of embeddings", Fix::Apply),
 ];

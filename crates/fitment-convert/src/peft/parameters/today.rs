@@ -68,11 +68,11 @@ impl<'s, 'a> Today<'s, 'a> {
         Some(!is_of_class && lora.transposed != stacks.is_transposed)
     }
 
-    /// Why a folder that goes back to PEFT cannot have the source's factors or version of experts, if it cannot.
+    /// Whether factors of experts stand in the files the other way round than PEFT has them today.
     ///
     /// # Errors
     /// [`Error::Ambiguous`] where only a base tells which way round they must be.
-    pub(in crate::peft) fn change(&self, adapter: &Adapter<'_>) -> Result<Option<String>, Error> {
+    pub(in crate::peft) fn is_other_way(&self, adapter: &Adapter<'_>) -> Result<bool, Error> {
         let mut is_other_way = false;
         let loras = adapter.edits.iter().filter_map(|edit| match edit {
             Edit::Lora(lora) if lora.has_expert_axis() && is_from_peft(lora) => Some(lora),
@@ -89,6 +89,20 @@ impl<'s, 'a> Today<'s, 'a> {
             })?;
             is_other_way |= reads != reads_as_stored(lora);
         }
+        Ok(is_other_way)
+    }
+
+    /// Whether the columns of `lora_B` were read in another order than PEFT's.
+    pub(in crate::peft) fn has_other_columns(&self) -> bool {
+        Columns::recorded(&self.source.options) != Columns::default()
+    }
+
+    /// Why a folder that goes back to PEFT cannot have the source's factors or version of experts, if it cannot.
+    ///
+    /// # Errors
+    /// [`Error::Ambiguous`] where only a base tells which way round they must be.
+    pub(in crate::peft) fn change(&self, adapter: &Adapter<'_>) -> Result<Option<String>, Error> {
+        let is_other_way = self.is_other_way(adapter)?;
         let version = self.source.version.as_deref();
         let option = self.source.options.get(key(Ask::MoeLayout));
         Ok(if is_other_way {
@@ -100,7 +114,7 @@ impl<'s, 'a> Today<'s, 'a> {
                 "its factors of experts were {were} of {}, and are written as PEFT has them from 0.19.1 on",
                 self.origin()
             ))
-        } else if Columns::recorded(&self.source.options) != Columns::default() {
+        } else if self.has_other_columns() {
             Some("the columns of its lora_B were not in PEFT's order, and are written in it".to_owned())
         } else if option.is_some() && version.and_then(Layout::of_version) != Some(Layout::Current) {
             let found =

@@ -27,9 +27,12 @@ fn fields(
     draft: &Draft<'_>,
     options: &WriteOptions<'_>,
 ) -> BTreeMap<&'static str, Value> {
+    // PEFT on transformers 5 stacks single experts by these two, whatever the patterns say.
+    let of_experts = draft.experts.map(|adapted| (adapted.rank, adapted.alpha));
     let rank = most_common(draft.adapted().map(|(_, adapted)| adapted.rank)).unwrap_or(8);
     let alpha =
         most_common(draft.adapted().map(|(_, adapted)| adapted.alpha.to_bits())).map_or(8.0, f64::from_bits);
+    let (rank, alpha) = of_experts.unwrap_or((rank, alpha));
     let exact = |module: &String| format!("^{}", escaped(module));
     let patterns = |of: &dyn Fn(&super::draft::Adapted) -> Option<Value>| -> Value {
         let entry = |(module, adapted)| Some((exact(module), of(adapted)?));

@@ -12,6 +12,8 @@ pub(super) struct Draft<'a> {
     pub(super) tensors: BTreeMap<String, Tensor<'a>>,
     /// Modules with a LoRA.
     pub(super) modules: BTreeMap<String, Adapted>,
+    /// What all modules of single experts have, where there are any: the config says it for them.
+    pub(super) experts: Option<Adapted>,
     /// Parameters with a LoRA, by their whole path.
     pub(super) parameters: BTreeMap<String, Adapted>,
     /// Modules whose `lora_B` has a bias.

@@ -2,18 +2,18 @@
 
 use super::alpha;
 use super::draft::{Adapted, Kind};
-use super::export::{Export, zeros};
+use super::export::Export;
 use crate::loss::Loss;
-use crate::pass::experts::{self, Part, WORDS, Words, each_summed};
+use crate::pass::experts::each_summed;
 use crate::pass::pad::{padded, padded_stack};
 use crate::pass::permute::turned;
 use crate::pass::sum::Product;
 use crate::pass::whole::whole;
-use crate::peft::keys::{INNER, PREFIX};
+use crate::peft::keys::INNER;
 use crate::peft::parameters::{self, Columns, place_in_class};
 use fitment_core::model::{Edit, Lora, LoraForm};
 use fitment_core::tensor::Tensor;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Modules whose weight transformers 5 has as a bare parameter.
 const ROUTERS: &[&str] = &["gate", "router"];
@@ -27,28 +27,6 @@ pub(super) fn is_of_parameter(lora: &Lora<'_>) -> bool {
     lora.form == LoraForm::Stacked || (is_router && is_plain && lora.target.experts.is_none())
 }
 
-const PARTS: [Part; 3] = [Part::Gate, Part::Up, Part::Down];
-
-/// Single experts of whose gate or up there are factors, each with the module that has them.
-fn with_inputs<'m>(words: &Words, modules: impl Iterator<Item = &'m String>) -> BTreeMap<String, String> {
-    let [gate, up] = [Part::Gate, Part::Up].map(|part| words.of(part));
-    let of = |module: &String| {
-        let expert = [gate, up].iter().find_map(|word| module.strip_suffix(&format!(".{word}")))?;
-        experts::is_single(&format!("{expert}.")).then(|| (expert.to_owned(), module.clone()))
-    };
-    modules.filter_map(of).collect()
-}
-
-/// Whether one of these modules is an expert's gate or up, of which another is missing; see [`Export::complete_experts`].
-pub(super) fn lack_parts(modules: &BTreeSet<String>) -> bool {
-    let lacks = |words: &Words| {
-        let has = |expert: &String, part: Part| modules.contains(&format!("{expert}.{}", words.of(part)));
-        let mut experts = with_inputs(words, modules.iter()).into_keys();
-        experts.any(|expert| !PARTS.iter().all(|part| has(&expert, *part)))
-    };
-    WORDS.iter().any(lacks)
-}
-
 /// Factors as PEFT stores them, of one parameter.
 struct Stored<'a> {
     adapted: Adapted,
@@ -57,31 +35,6 @@ struct Stored<'a> {
 }
 
 impl<'a> Export<'_, 'a> {
-    /// With transformers 5, PEFT stacks the modules of all experts and takes gate, up and down to be there, in silence: what is
-    /// missing of an expert that has one of them gets factors of zeros.
-    pub(super) fn complete_experts(&mut self) {
-        for words in &WORDS {
-            let [gate, up, down] = PARTS.map(|part| words.of(part));
-            let known = with_inputs(words, self.draft.modules.keys());
-            for (expert, module) in known {
-                let factor = |part: &str| self.draft.tensors.get(&format!("{PREFIX}{module}.{part}.weight"));
-                let (Some(a), Some(b)) = (factor("lora_A"), factor("lora_B")) else { continue };
-                let (&[rank, input], &[out, _]) = (a.dims(), b.dims()) else { continue };
-                let Some(adapted) = self.draft.modules.get(&module).copied() else { continue };
-                let dtype = a.dtype();
-                for (word, rows, columns) in [(gate, out, input), (up, out, input), (down, input, out)] {
-                    let other = format!("{expert}.{word}");
-                    let zeros = zeros(&[rank, columns], dtype).zip(zeros(&[rows, rank], dtype));
-                    if let Some((a, b)) = zeros.filter(|_| !self.draft.modules.contains_key(&other)) {
-                        self.draft.put(&other, "lora_A.weight", a);
-                        self.draft.put(&other, "lora_B.weight", b);
-                        self.draft.modules.insert(other, adapted);
-                    }
-                }
-            }
-        }
-    }
-
     /// Puts what is on parameters into the draft: the innermost first, as the class has them.
     pub(super) fn parameters(&mut self) {
         let mut edits = BTreeMap::<String, Vec<&Lora<'a>>>::new();

@@ -35,9 +35,7 @@ pub(super) fn export<'a>(adapter: &Adapter<'a>, options: &WriteOptions<'_>) -> R
             export.lora(lora);
         }
     }
-    if options.preset.is_none() {
-        export.complete_experts();
-    }
+    export.even_experts();
     for edit in &adapter.edits {
         export.other(edit)?;
     }

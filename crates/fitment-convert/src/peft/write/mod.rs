@@ -6,6 +6,7 @@ mod draft;
 mod experts;
 mod export;
 mod restore;
+mod singles;
 
 pub(super) use restore::state_tensors;
 

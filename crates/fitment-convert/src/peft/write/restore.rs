@@ -1,12 +1,13 @@
 //! The files of an adapter that was read from PEFT, as they were.
 
 use super::config::VERSION;
-use super::experts::lack_parts;
+use super::singles::unloadable;
 use crate::error::Error;
 use crate::files::{Content, OutputFile};
 use crate::loss::Loss;
 use crate::pass::experts::below;
 use crate::pass::permute::turned;
+use crate::pass::stacks::count;
 use crate::peft::config::{self, Config};
 use crate::peft::contents::{self, Contents, Module};
 use crate::peft::folder::{CONFIG, INDEX, PICKLE, TORCH, WEIGHTS};
@@ -48,7 +49,7 @@ pub(super) fn restore<'a>(
     };
     let today = Today::new(source, base.and_then(Checkpoint::config).or(Some(&adapter.base.config)));
     let change = today.change(adapter)?;
-    Ok(match files(adapter, source, &today, change.is_some()) {
+    Ok(match files(adapter, source, &today, (change.is_some(), base)) {
         Ok(files) => {
             let losses = change.map(|reason| Loss::ConfigRemade { reason }).into_iter().collect();
             Restored::Same(Written { files, losses })
@@ -61,7 +62,7 @@ fn files<'a>(
     adapter: &Adapter<'a>,
     source: &Source<'a>,
     today: &Today<'_, '_>,
-    is_changed: bool,
+    (is_changed, base): (bool, Option<&dyn Checkpoint>),
 ) -> Result<Vec<OutputFile<'a>>, String> {
     let is_config = |path: &str| path.rsplit('/').next() == Some(CONFIG);
     let file = source.files.iter().find(|file| is_config(&file.path)).ok_or("its config is not kept")?;
@@ -72,10 +73,7 @@ fn files<'a>(
     if !config.says_lora_bias && tensors.keys().any(|key| keys::parse(key).part == Part::LoraBias) {
         return Err("it does not say lora_bias, without which PEFT drops the biases of factors".to_owned());
     }
-    let factors = tensors.keys().map(|key| keys::parse(key)).filter(|key| key.part == Part::LoraA);
-    if !config.use_dora && lack_parts(&factors.map(|key| key.module.to_string()).collect()) {
-        return Err("an expert has no factors of its gate, up or down, and PEFT on transformers 5 loads none without them".to_owned());
-    }
+    check_experts(adapter, &config, base)?;
     let dated = is_changed.then(|| dated(file.data.bytes())).transpose()?;
     let content = |own: &Tensor<'a>, path: &str| match &dated {
         Some(text) if path == file.path => Content::Bytes(Bytes::Shared(text.clone().into_bytes().into())),
@@ -100,6 +98,25 @@ fn files<'a>(
         files.push(OutputFile { path: format!("{prefix}{name}"), content });
     }
     Ok(files)
+}
+
+/// Whether PEFT on transformers 5 loads the modules of single experts as the config has them.
+fn check_experts(
+    adapter: &Adapter<'_>,
+    config: &Config,
+    base: Option<&dyn Checkpoint>,
+) -> Result<(), String> {
+    let module = |edit: &Edit<'_>| {
+        let Edit::Lora(lora) = edit else { return None };
+        let key = lora.origin.keys.get("up")?;
+        Some((keys::parse(key).module.to_string(), (lora.rank(), lora.scale)))
+    };
+    // PEFT takes 8 where there is no alpha.
+    let said = (config.rank, config.alpha.unwrap_or(8.0) / config.rank as f64);
+    let modules = adapter.edits.iter().filter_map(module).collect();
+    let experts = |bundle: &str| count(bundle, base, &adapter.base.config);
+    let reason = if config.use_dora { None } else { unloadable(&modules, said, experts) };
+    reason.map_or(Ok(()), |reason| Err(reason.to_owned()))
 }
 
 /// A config with today's version.
