@@ -10,7 +10,7 @@ use fitment_core::checkpoint::Checkpoint;
 use fitment_core::tensor::Dtype;
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 use fitment_tests::compare::distance;
-use fitment_tests::place::{fixture, root, scratch};
+use fitment_tests::place::{device, fixture, root, scratch};
 use fitment_tests::program::with_candle;
 use fitment_tests::sink::Sink;
 use serde_json::Value;
@@ -56,7 +56,7 @@ fn compare(adapter: &Path, base: &Path, options: &Options, counts: &mut Counts) 
     let (here, there) = (Sink::new(&base), Sink::new(&base));
     let outcome = execute(&plan, &base, &here, &|_| {}, &cancel).unwrap();
     // Blocks of a few rows.
-    let device = Applier::open(Name::Cpu, Some(1 << 16)).unwrap();
+    let device = Applier::open(device().parse::<Name>().unwrap(), Some(1 << 16)).unwrap();
     device.check(&plan).unwrap();
     assert_eq!(execute_on(&device, &plan, (&base, &there), &|_| {}, &cancel).unwrap(), outcome);
     let (here, there) = (here.into_written(), there.into_written());
@@ -132,7 +132,8 @@ fn the_program_applies_on_a_device_and_refuses_others() {
         let paths = ["apply", base.to_str().unwrap(), adapter.to_str().unwrap(), "-o", output];
         program(&[&paths[..], device].concat(), room.path())
     };
-    let (code, _, err) = apply(&["--device", "cpu-candle", "--device-memory", "1M"], "there");
+    let chosen = device();
+    let (code, _, err) = apply(&["--device", &chosen, "--device-memory", "1M"], "there");
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(apply(&[], "here").0, Some(0));
     let open = |name: &str| CheckpointDir::open(&room.path().join(name), Access::Map).unwrap();
@@ -142,13 +143,18 @@ fn the_program_applies_on_a_device_and_refuses_others() {
         let distance = distance(info.dtype, &there.read(name).unwrap(), &here.read(name).unwrap(), None);
         assert!(distance.ulps <= 1.0, "{name}: {distance:?}");
     }
-    for (device, reason) in [
-        ("cuda", "cuda:0: this build has no such devices; the feature `cuda` brings them"),
-        ("gpu", "gpu: no such device; there are cpu-candle, cuda, cuda:N, metal and metal:N"),
-    ] {
+    let absent = match chosen.as_str() {
+        "cpu-candle" => ("cuda", "cuda:0: this build has no such devices; the feature `cuda` brings them"),
+        kind if kind.starts_with("cuda") => ("cuda:99", "cuda:99: no such device: "),
+        _ => ("metal:99", "metal:99: no such device: "),
+    };
+    for (device, reason) in
+        [absent, ("gpu", "gpu: no such device; there are cpu-candle, cuda, cuda:N, metal and metal:N")]
+    {
         let (code, out, err) = apply(&["--device", device], "refused");
         assert_eq!((code, out.as_str()), (Some(2), ""));
-        assert_eq!(err.lines().next(), Some(format!("error: --device {reason}").as_str()));
+        let line = err.lines().next().unwrap_or_default();
+        assert!(line.starts_with(&format!("error: --device {reason}")), "{line}");
         assert!(!room.path().join("refused").exists());
     }
 }

@@ -9,7 +9,6 @@ mod family;
 #[allow(dead_code, unreachable_pub, reason = "its `main`")]
 mod generate;
 
-use candle_core::Device;
 use family::{Family, weights_and_mixes};
 use fitment_apply::Input;
 use fitment_candle::hooks::Interventions;
@@ -64,8 +63,9 @@ fn adapters_mix_for_all_rows_and_row_by_row() {
 fn the_readmes_example_counts_down() {
     let base = fixture("example/base");
     let adapter = fixture("example/adapter").to_str().unwrap().to_owned();
-    let say =
-        |adapters: &[(String, f64)]| generate::go_on(&base, adapters, "<s> twelve", 5, &Device::Cpu).unwrap();
+    let say = |adapters: &[(String, f64)]| {
+        generate::go_on(&base, adapters, "<s> twelve", 5, &family::device()).unwrap()
+    };
     assert_eq!(say(&[]), "thirteen fourteen fifteen sixteen seventeen");
     assert_eq!(say(&[(adapter.clone(), 1.0)]), "eleven ten nine eight seven");
     assert_eq!(say(&[(adapter, 0.0)]), "thirteen fourteen fifteen sixteen seventeen");

@@ -1,12 +1,21 @@
 //! Where the tests find their inputs. Outputs go to [`scratch`] only.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The root of the repository.
+/// The root of the repository: `$FITMENT_ROOT`, for tests that were built on another machine, or where they were built.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    let built =
+        || Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository");
+    ROOT.get_or_init(|| std::env::var_os("FITMENT_ROOT").map_or_else(|| built().to_owned(), PathBuf::from))
+}
+
+/// The candle device that tests compute on: the processor, or what `$FITMENT_TEST_DEVICE` names.
+pub fn device() -> String {
+    std::env::var("FITMENT_TEST_DEVICE").unwrap_or_else(|_| "cpu-candle".to_owned())
 }
 
 /// `fixtures/<name>`.

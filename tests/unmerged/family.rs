@@ -3,6 +3,7 @@
 use super::generate::{Cache, Llama, likeliest};
 use candle_core::{DType, Device, Tensor};
 use fitment_apply::{Input, Options, Plan, execute};
+use fitment_candle::device::Name;
 use fitment_candle::hooks::{Hook, Interventions, Untouched};
 use fitment_candle::unmerged::{Adapters, Mix};
 use fitment_convert::{ReadOptions, read};
@@ -16,10 +17,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 /// Tokens generated behind the prompt; with the prompt's own there is one more row of logits.
 const STEPS: usize = 8;
+
+/// The device of the tests: the processor, or the one that `$FITMENT_TEST_DEVICE` names.
+pub(crate) fn device() -> Device {
+    // One and the same: tensors of a device that was opened twice do not meet.
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let open = || fitment_tests::place::device().parse::<Name>().and_then(Name::open).unwrap();
+    DEVICE.get_or_init(open).clone()
+}
 
 /// The folder, and the base that its adapters are of.
 pub(crate) struct Family<'b> {
@@ -28,9 +38,9 @@ pub(crate) struct Family<'b> {
 }
 
 /// What the tools said to one prompt.
-struct Answer {
-    prompt: Vec<u32>,
-    follows: Vec<u32>,
+pub(crate) struct Answer {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) follows: Vec<u32>,
     /// Of some words, at each step.
     logits: Vec<Vec<f64>>,
 }
@@ -75,7 +85,7 @@ impl Family<'_> {
         serde_json::from_slice(&fs::read(self.folder.join("expected.json")).unwrap()).unwrap()
     }
 
-    fn answers(&self, name: &str) -> Vec<Answer> {
+    pub(crate) fn answers(&self, name: &str) -> Vec<Answer> {
         let numbers = |value: &Value| -> Vec<f64> {
             value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
         };
@@ -138,8 +148,8 @@ impl Family<'_> {
             .iter()
             .map(|(adapter, weight)| Input { adapter, weight: *weight, name: "adapter".to_owned() })
             .collect();
-        let mut beside = Adapters::load(&inputs, self.base, &Device::Cpu).unwrap();
-        let model = Llama::load(self.base, &mut beside, &Device::Cpu, DType::F32).unwrap();
+        let mut beside = Adapters::load(&inputs, self.base, &device()).unwrap();
+        let model = Llama::load(self.base, &mut beside, &device(), DType::F32).unwrap();
         beside.check_all_taken().unwrap();
         (model, beside)
     }
@@ -156,8 +166,8 @@ impl Family<'_> {
         execute(&plan, self.base, &sink, &|_| {}, &AtomicBool::new(false)).unwrap();
         let tensors = plan.tensors().map(|tensor| (tensor.name.clone(), tensor.info.clone())).collect();
         let merged = Held { base: self.base, tensors, bytes: sink.into_written() };
-        let mut none = Adapters::load(&[], self.base, &Device::Cpu).unwrap();
-        Llama::load(&merged, &mut none, &Device::Cpu, DType::F32).unwrap()
+        let mut none = Adapters::load(&[], self.base, &device()).unwrap();
+        Llama::load(&merged, &mut none, &device(), DType::F32).unwrap()
     }
 }
 
@@ -182,7 +192,7 @@ pub(crate) fn said(model: &Llama, prompts: &[&[u32]], hook: Option<&Intervention
             Some(hook) => hook,
             None => &Untouched,
         };
-        let ids_here = Tensor::new(ids, &Device::Cpu).unwrap();
+        let ids_here = Tensor::new(ids, &device()).unwrap();
         let logits = model.forward(&ids_here, &mask, &mut cache, acting).unwrap();
         let next = likeliest(&logits).unwrap();
         let last = logits.narrow(1, logits.dim(1).unwrap() - 1, 1).unwrap().squeeze(1).unwrap();

@@ -18,7 +18,8 @@ use fitment_core::checkpoint::Checkpoint;
 use fitment_io::{Access, AdapterFiles, CheckpointDir};
 pub use llama::{Cache, Llama, likeliest};
 use std::path::Path;
-use tokenizers::Tokenizer;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{PreTokenizerWrapper, Tokenizer};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -97,10 +98,20 @@ pub fn go_on(
     tokenizer.decode(&said, true).map_err(|error| anyhow!("{error}"))
 }
 
-fn tokenizer(base: &Path) -> Result<Tokenizer> {
+/// The tokenizer of a folder or of a GGUF file.
+pub fn tokenizer(base: &Path) -> Result<Tokenizer> {
     if base.is_dir() {
         return Tokenizer::from_file(base.join("tokenizer.json")).map_err(|error| anyhow!("{error}"));
     }
     let content = gguf_file::Content::read(&mut std::fs::File::open(base)?)?;
-    Ok(Tokenizer::from_gguf(&content)?)
+    let mut tokenizer = Tokenizer::from_gguf(&content)?;
+    // candle puts a space in front of the text also where the file says that there is none.
+    let spaced = content.metadata.get("tokenizer.ggml.add_space_prefix");
+    if let (Some(gguf_file::Value::Bool(false)), Some(PreTokenizerWrapper::ByteLevel(level))) =
+        (spaced, tokenizer.get_pre_tokenizer())
+    {
+        let level = ByteLevel::new(false, level.trim_offsets, level.use_regex);
+        tokenizer.with_pre_tokenizer(Some(level));
+    }
+    Ok(tokenizer)
 }
