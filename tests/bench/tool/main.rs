@@ -2,6 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose result is what it prints")]
 
 mod apply;
+#[cfg(feature = "candle")]
+mod devices;
 mod diff;
 mod exact;
 mod header;
@@ -16,7 +18,8 @@ const USAGE: &str =
     "usage: bench-tool base DIR | adapter BASE PEFT_DIR FITMENT_FILE [SEED [RANK]] | apply BASE FITMENT_FILE -o OUT
        bench-tool tuned BASE DIR RELATIVE | codec BASE TUNED
        bench-tool exact BASE FITMENT_FILE MERGED | header KIB FITMENT_FILE
-       bench-tool measure COMMAND... | median RUNS COMMAND...";
+       bench-tool measure COMMAND... | median RUNS COMMAND...
+       bench-tool devices DEVICE DIR [quick]   (in a build with the feature candle)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +40,10 @@ fn main() -> ExitCode {
         }
         ["tuned", base, folder, relative] => diff::tuned(Path::new(base), Path::new(folder), relative),
         ["codec", base, tuned] => diff::codec(Path::new(base), Path::new(tuned)),
+        #[cfg(feature = "candle")]
+        ["devices", device, folder, quick @ ..] if matches!(quick, [] | ["quick"]) => {
+            devices::run(device, Path::new(folder), !quick.is_empty())
+        }
         ["header", kib, file] => header::make(kib, Path::new(file)),
         ["median", runs, program, rest @ ..] => measure::median(runs, program, rest),
         ["measure", program, rest @ ..] => measure::run(program, rest),
