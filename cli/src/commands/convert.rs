@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Convert, console: Console) -> Run {
         base,
         base_name: args.base_name.as_deref(),
         keep_files: args.keep_files,
+        to_look_at: false,
         refit: true,
         qkv_rows: args.qkv_rows.as_deref(),
         said: open::Said::all(&args.said),

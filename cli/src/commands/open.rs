@@ -19,6 +19,8 @@ pub(crate) struct How<'h> {
     pub(crate) keep_files: bool,
     /// Of a Fitment file, leave the values for later.
     pub(crate) unverified: bool,
+    /// It is shown, not written: what only a base could tell is taken for the usual.
+    pub(crate) to_look_at: bool,
     /// Fit what the base has fused, or apart, to it; with the order of rows where that is said.
     pub(crate) refit: bool,
     pub(crate) qkv_rows: Option<&'h str>,
@@ -124,6 +126,7 @@ pub(crate) fn adapter<'a>(
         adapter_name: how.adapter,
         unverified: how.unverified,
         refit: how.refit,
+        to_look_at: how.to_look_at,
         qkv_rows: how.qkv_rows.and_then(|name| name.parse().ok()),
         ..how.said.options()
     };

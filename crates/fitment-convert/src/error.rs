@@ -1,4 +1,5 @@
 use crate::formats::{Ask, Checks, FORMATS, FormatId};
+use crate::loss::Loss;
 use fitment_core::Finding;
 use fitment_core::checkpoint::CheckpointError;
 use fitment_core::finding::rules;
@@ -155,6 +156,21 @@ impl Error {
             Error::Malformed { findings } => findings.first().and_then(remedy),
             Error::Core(error) => error.hint().map(str::to_owned),
             Error::Base(_) | Error::NoSuchWay { .. } => None,
+        }
+    }
+}
+
+impl Error {
+    /// What only a base can tell, as something that is taken for the usual where the adapter is only to be looked at.
+    ///
+    /// # Errors
+    /// Itself, where it is something else, or where it is not.
+    pub(crate) fn shown(self, to_look_at: bool) -> Result<Loss, Error> {
+        match self {
+            Error::Ambiguous { what, reason, .. } if to_look_at => {
+                Ok(Loss::AssumedToShow { target: what, reason })
+            }
+            error => Err(error),
         }
     }
 }

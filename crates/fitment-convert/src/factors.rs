@@ -117,7 +117,9 @@ pub(crate) fn adapter<'a>(
         None => {
             let mut expected = BTreeMap::new();
             for one in factors {
-                refuse_head(&one, model.is_tied)?;
+                if let Err(error) = refuse_head(&one, model.is_tied) {
+                    losses.push(error.shown(options.to_look_at)?);
+                }
                 let target = target(&one.place, &one.place.first(), None)?;
                 expected.insert((target.name.clone(), target.experts), one.place.dims.clone());
                 adapter.edits.push(Edit::Lora(lora(one, target)));

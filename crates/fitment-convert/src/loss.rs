@@ -77,6 +77,13 @@ pub enum Loss {
         /// The embedding.
         target: String,
     },
+    /// For a look at an adapter without its base, something was taken for the usual that only the base can tell.
+    AssumedToShow {
+        /// The target.
+        target: String,
+        /// What it is that only the base can tell.
+        reason: String,
+    },
     /// The written format names modules as the model's class does, which need not be as the checkpoint on disk does.
     AssumedNames {
         /// The first target.
@@ -152,6 +159,7 @@ impl Loss {
         match self {
             Loss::TokenizerLeft { .. }
             | Loss::HeadLeft { .. }
+            | Loss::AssumedToShow { .. }
             | Loss::NotHeld { .. }
             | Loss::Rounded { .. } => true,
             Loss::FileLeft { .. }
@@ -189,6 +197,7 @@ impl Loss {
             Loss::AssumedVersion { .. } => "assumed_version",
             Loss::AssumedLayout { .. } => "assumed_layout",
             Loss::AssumedHeadless { .. } => "assumed_headless",
+            Loss::AssumedToShow { .. } => "assumed_to_show",
             Loss::AssumedNames { .. } => "assumed_names",
             Loss::NotHeld { .. } => "not_held",
             Loss::RankPadded { .. } => "rank_padded",
@@ -248,6 +257,9 @@ impl fmt::Display for Loss {
                     f,
                     "assumed: the model of the adapter has no head, so the tied {target} is changed in all its uses"
                 )
+            }
+            Loss::AssumedToShow { target, reason } => {
+                write!(f, "{target}: {reason}: shown as it stands (--base decides it)")
             }
             Loss::AssumedNames { target } => {
                 write!(

@@ -36,6 +36,9 @@ pub struct ReadOptions<'o> {
     pub unverified: bool,
     /// Where the base has the adapter's linear layers fused with others, or apart: what is of them becomes what the base has.
     pub refit: bool,
+    /// The adapter is read to be looked at, not to be written or applied: what only a base could tell is taken for the usual, and
+    /// listed ([`Loss::AssumedToShow`]).
+    pub to_look_at: bool,
     /// In which order a fused projection has the rows of queries, keys and values, where no config says it.
     pub qkv_rows: Option<QkvRows>,
 }
@@ -70,6 +73,7 @@ impl fmt::Debug for ReadOptions<'_> {
             .field("moe_b_layout", &self.moe_b_layout)
             .field("unverified", &self.unverified)
             .field("refit", &self.refit)
+            .field("to_look_at", &self.to_look_at)
             .field("qkv_rows", &self.qkv_rows)
             .finish()
     }

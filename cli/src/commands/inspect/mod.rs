@@ -20,6 +20,7 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
         adapter: args.adapter.as_deref(),
         base: base.as_ref().map(|base| base as &dyn Checkpoint),
         said: open::Said::all(&args.said),
+        to_look_at: true,
         ..How::default()
     };
     let wants_report = args.html.is_some() || args.markdown.is_some();
@@ -54,7 +55,10 @@ pub(crate) fn run(args: &Inspect, console: Console) -> Run {
         return Ok(Exit::Done);
     }
     for loss in &losses {
-        console.detail(loss);
+        match loss {
+            Loss::AssumedToShow { .. } => console.warn(loss),
+            _ => console.detail(loss),
+        }
     }
     console.data(&text::render(&summary))?;
     Ok(Exit::Done)

@@ -69,7 +69,7 @@ pub(super) fn convert<'a>(
     }
     match options.base {
         Some(base) => reading.on_base(units, (&parameters, &said), base)?,
-        None => reading.without_base(units, (&parameters, &said))?,
+        None => reading.without_base(units, (&parameters, &said), options.to_look_at)?,
     }
     let options_said = said.options().into_iter().collect();
     reading.finish(files, inspection, options, options_said)
@@ -154,8 +154,9 @@ impl<'a> Reading<'_, 'a> {
         &mut self,
         units: Vec<Unit<'a>>,
         (parameters, said): (&[Parameter<'a>], &Said),
+        to_look_at: bool,
     ) -> Result<(), Error> {
-        let mut expected = unbound::expect(units, self.config)?;
+        let mut expected = unbound::expect(units, self.config, to_look_at)?;
         let experts = parameters::unbound(parameters, said)?;
         for (edit, dims) in &experts.edits {
             expected.shapes.insert(edit.target.name.to_string(), Shape::new(dims).ok());

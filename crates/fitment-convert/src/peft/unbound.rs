@@ -30,17 +30,25 @@ pub(super) struct Expected<'a> {
     /// Expected shapes by name.
     pub(super) shapes: BTreeMap<String, Option<Shape>>,
     pub(super) losses: Vec<Loss>,
+    /// What only a base can tell is listed, not refused.
+    to_look_at: bool,
 }
 
 /// Places units by their own names.
 ///
 /// # Errors
-/// [`Error::Ambiguous`] where a wrong guess would not be noticed; the hint names `--base`.
-pub(super) fn expect<'a>(units: Vec<Unit<'a>>, config: &Config) -> Result<Expected<'a>, Error> {
-    let mut expected = Expected::default();
+/// [`Error::Ambiguous`] where a wrong guess would not be noticed, unless the adapter is only looked at; the hint names `--base`.
+pub(super) fn expect<'a>(
+    units: Vec<Unit<'a>>,
+    config: &Config,
+    to_look_at: bool,
+) -> Result<Expected<'a>, Error> {
+    let mut expected = Expected { to_look_at, ..Expected::default() };
     let mut square = Vec::new();
     for unit in units {
-        refuse_unknowable(&unit)?;
+        if let Err(error) = refuse_unknowable(&unit) {
+            expected.losses.push(error.shown(to_look_at)?);
+        }
         let create = matches!(unit.change, Change::Whole { is_saved: true, .. }) && is_new_head(&unit.module);
         if create {
             expected.losses.push(Loss::AssumedNew { target: unit.name.clone() });
@@ -125,13 +133,15 @@ impl Expected<'_> {
         let transposed = config.fan_in_fan_out;
         if out == input {
             if config.fan_in_fan_out || may_be_conv1d(&unit.module) {
-                return Err(Error::Ambiguous {
+                let error = Error::Ambiguous {
                     what: unit.name.clone(),
                     reason: "a square matrix of what may be GPT-2's Conv1D: nothing shows whether it is stored transposed".to_owned(),
                     hint: "name the base with --base".to_owned(),
-                });
+                };
+                self.losses.push(error.shown(self.to_look_at)?);
+            } else {
+                square.push(unit.name.clone());
             }
-            square.push(unit.name.clone());
         }
         self.transposed.insert(unit.name.clone(), transposed);
         Ok(transposed)
