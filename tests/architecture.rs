@@ -46,7 +46,8 @@ const LIBRARIES: &[&str] = &[
 const IMPURE: &[&str] = &["fitment-io", "fitment-candle", "fitment", "fitment-tests"];
 
 /// Those that may hold unsafe code, and in how many files.
-const UNSAFE_FILES: &[(&str, usize)] = &[("fitment-io", usize::MAX), ("fitment-math", 1)];
+const UNSAFE_FILES: &[(&str, usize)] =
+    &[("fitment-io", usize::MAX), ("fitment-math", 1), ("fitment-wasm", 1)];
 
 struct Package {
     name: String,

@@ -22,7 +22,8 @@ pub(crate) fn run(args: &Validate, console: Console) -> Run {
         return explain(code, console);
     }
     let servers = args.servers.iter().filter_map(|name| servers::find(name)).collect();
-    let options = Options { allow: rules(&args.allow)?, deny: rules(&args.deny)?, servers };
+    let options =
+        Options { allow: rules(&args.allow)?, deny: rules(&args.deny)?, servers, ..Options::default() };
     let from = args.from.as_deref().map(open::format).transpose()?;
     let base = args.base.as_deref().map(open::base).transpose()?;
     let files: Vec<AdapterFiles> =

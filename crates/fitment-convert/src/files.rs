@@ -13,12 +13,24 @@ use std::io::Write;
 #[derive(Clone, Debug, Default)]
 pub struct Files<'a> {
     files: BTreeMap<String, &'a [u8]>,
+    are_headers: bool,
 }
 
 impl<'a> Files<'a> {
     /// No files.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, of which the values of weights are not at hand: their bytes are zeros, and readers pass over what they say.
+    #[must_use]
+    pub fn headers(self) -> Self {
+        Self { are_headers: true, ..self }
+    }
+
+    /// A tensor of one of the files, marked when its values are not at hand.
+    pub(crate) fn marked(&self, tensor: Tensor<'a>) -> Tensor<'a> {
+        if self.are_headers { tensor.unread() } else { tensor }
     }
 
     /// Adds a file; one of the same path is replaced.
@@ -49,7 +61,10 @@ impl<'a> Files<'a> {
 
 impl<'a, P: Into<String>> FromIterator<(P, &'a [u8])> for Files<'a> {
     fn from_iter<I: IntoIterator<Item = (P, &'a [u8])>>(files: I) -> Self {
-        Self { files: files.into_iter().map(|(path, bytes)| (path.into(), bytes)).collect() }
+        Self {
+            files: files.into_iter().map(|(path, bytes)| (path.into(), bytes)).collect(),
+            are_headers: false,
+        }
     }
 }
 

@@ -13,9 +13,9 @@ pub(crate) struct Look<'a> {
     pub(crate) adapter: Option<Adapter<'a>>,
 }
 
-/// Checks every rule of spec sections 2 to 9.
-pub(crate) fn check(bytes: &[u8]) -> Look<'_> {
-    let report = check_each(bytes, Depth::Values, &each::each);
+/// Checks every rule of spec sections 2 to 9, as deep as values are at hand.
+pub(crate) fn check(bytes: &[u8], depth: Depth) -> Look<'_> {
+    let report = check_each(bytes, depth, &each::each);
     let findings = report.findings.clone();
     let adapter = fitment::adapter_of(bytes, report).ok().map(|(adapter, _)| adapter);
     Look { findings, adapter }

@@ -1,7 +1,12 @@
 //! What a validation gives.
 
 use crate::servers::Server;
-use fitment_core::finding::{Code, Finding, Severity};
+use fitment_core::Depth;
+use fitment_core::finding::{Code, Finding, Rule, Severity, rules};
+
+/// Rules about the values of weights, which readers of other formats ask as well.
+const OF_VALUES: [&Rule; 4] =
+    [&rules::E_NO_EFFECT, &rules::E_NOT_FINITE, &rules::E_MAGNITUDE_SIGN, &rules::E_ORTHONORMAL];
 
 /// What the caller decides about findings.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +17,8 @@ pub struct Options {
     pub allow: Vec<Code>,
     /// Codes whose findings are errors; stronger than `allow`.
     pub deny: Vec<Code>,
+    /// The values of weights are not looked at: they are not at hand, only names, dtypes, shapes and what the files say of them.
+    pub structure_only: bool,
 }
 
 /// One input, checked.
@@ -68,6 +75,13 @@ pub enum Verdict {
     Unchecked,
 }
 
+impl Options {
+    /// How much of the adapter is looked at.
+    pub(crate) fn depth(&self) -> Depth {
+        if self.structure_only { Depth::Structure } else { Depth::Values }
+    }
+}
+
 impl Outcome {
     /// How many findings there are of a severity.
     pub fn count(&self, severity: Severity) -> usize {
@@ -87,7 +101,11 @@ impl Outcome {
 
     /// Takes findings in: severities as the caller wants them, errors first.
     pub(crate) fn judge(&mut self, findings: Vec<Finding>, options: &Options) {
-        for mut finding in findings {
+        // What memory holds in place of values that nobody read says nothing.
+        let unread = |finding: &Finding| {
+            options.structure_only && OF_VALUES.iter().any(|rule| rule.code == finding.code)
+        };
+        for mut finding in findings.into_iter().filter(|finding| !unread(finding)) {
             if options.deny.contains(&finding.code) {
                 finding.severity = Severity::Error;
             } else if options.allow.contains(&finding.code) {

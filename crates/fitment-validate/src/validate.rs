@@ -96,13 +96,14 @@ fn fitment(
         let looked_for = "one Fitment file".to_owned();
         return Err(ConvertError::NotDetected { looked_for }.into());
     };
-    let look = file::check(bytes);
+    let look = file::check(bytes, options.depth());
     let mut findings = look.findings;
-    *checked = Checked { format: true, weights: look.adapter.is_some(), ..Checked::default() };
+    let weights = look.adapter.is_some() && !options.structure_only;
+    *checked = Checked { format: true, weights, ..Checked::default() };
     if let Some(adapter) = &look.adapter {
-        findings.extend(effect::check(adapter));
+        findings.extend(effects(adapter, options));
         if let Some(base) = base {
-            let report = base::check(adapter, base, false)?;
+            let report = base::check(adapter, base, options.structure_only)?;
             findings.extend(report.findings);
             (checked.base, checked.digests) = (true, report.digests);
         }
@@ -119,14 +120,19 @@ fn foreign(
     options: &Options,
     checked: &mut Checked,
 ) -> Result<Vec<Finding>, Error> {
-    let look = foreign::check(input, format, base)?;
-    let weights = look.adapter.is_some();
+    let look = foreign::check(input, format, base, options.depth())?;
+    let weights = look.adapter.is_some() && !options.structure_only;
     *checked = Checked { format: !look.is_refused, weights, base: look.base, ..Checked::default() };
     let mut findings = look.findings;
     findings.extend(served((input, format.0), look.adapter.as_ref(), base, options, checked)?);
-    findings.extend(look.adapter.as_ref().map(effect::check).unwrap_or_default());
+    findings.extend(look.adapter.iter().flat_map(|adapter| effects(adapter, options)));
     findings.extend(no_base(look.adapter.as_ref(), base));
     Ok(findings)
+}
+
+/// Whether the adapter does anything, where its values are at hand.
+fn effects(adapter: &Adapter<'_>, options: &Options) -> Vec<Finding> {
+    if options.structure_only { Vec::new() } else { effect::check(adapter) }
 }
 
 /// What the servers make of it that the caller named.

@@ -115,6 +115,23 @@ fn a_weight_that_is_not_a_number_is_found_and_the_fit_is_checked_all_the_same() 
 }
 
 #[test]
+fn values_that_are_not_at_hand_are_no_findings() {
+    let mut bytes = sound();
+    let container = fitment_core::container::read_foreign(&bytes).unwrap();
+    let weights: Vec<_> = container.entries().iter().filter(|entry| entry.dtype.is_weight()).collect();
+    let ranges: Vec<_> = weights.into_iter().map(|entry| container.data_range(entry)).collect();
+    for range in ranges {
+        bytes[range].fill(0);
+    }
+    let whole = outcome(&bytes, Some(&base(0.75)), &Options::default());
+    assert!(whole.count(Severity::Error) > 1 && whole.checked.weights && whole.checked.digests == 1);
+    let options = Options { structure_only: true, ..Options::default() };
+    let found = outcome(&bytes, Some(&base(0.75)), &options);
+    insta::assert_snapshot!(lines(&found), @"note[B012]: hit: mlp.up_proj 0");
+    assert!(found.checked.format && !found.checked.weights && found.checked.digests == 0);
+}
+
+#[test]
 fn a_re_saved_file_breaks_the_form_only_and_is_still_compared() {
     let bytes = sound();
     let header_len = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();

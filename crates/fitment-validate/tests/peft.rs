@@ -285,3 +285,35 @@ fn a_quantised_base_is_told_by_name() {
     });
     insta::assert_snapshot!(found, @"error[B011] model.layers.0.mlp.down_proj.qweight: the base is quantised (use the 16-bit checkpoint that it was quantised from)");
 }
+
+#[test]
+fn headers_alone_say_nothing_that_the_whole_files_do_not() {
+    let folders = |path: &Path| -> Vec<PathBuf> {
+        let inner = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        inner.filter(|path| path.is_dir()).collect()
+    };
+    let mut checked = 0;
+    let cases = folders(fixtures().parent().unwrap()).into_iter().flat_map(|format| folders(&format));
+    for case in cases.map(|case| case.join("adapter")).filter(|case| case.is_dir()) {
+        let whole = load(&case);
+        let mut headers = whole.clone();
+        for (_, bytes) in headers.iter_mut().filter(|(path, _)| path.ends_with(".safetensors")) {
+            let Ok(container) = read_foreign(bytes) else { continue };
+            let weights = container.entries().iter().filter(|entry| entry.dtype.is_weight());
+            let ranges: Vec<_> = weights.map(|entry| container.data_range(entry)).collect();
+            ranges.into_iter().for_each(|range| bytes[range].fill(0));
+        }
+        let codes = |files: &BTreeMap<String, Vec<u8>>, options: &Options| {
+            let files: Files<'_> = files.iter().map(|(path, bytes)| (path.clone(), &bytes[..])).collect();
+            let input = Input { name: "a", files: &files, options: ReadOptions::default() };
+            let findings = validate(&input, None, options).ok()?.findings;
+            Some(findings.iter().map(|finding| finding.code.0).collect::<BTreeSet<_>>())
+        };
+        let Some(of_whole) = codes(&whole, &Options::default()) else { continue };
+        let found = codes(&headers, &Options { structure_only: true, ..Options::default() }).unwrap();
+        let more: Vec<_> = found.difference(&of_whole).copied().collect();
+        assert!(more.is_empty(), "{}: {more:?}", case.display());
+        checked += 1;
+    }
+    assert!(checked > 150, "{checked}");
+}

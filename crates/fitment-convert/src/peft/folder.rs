@@ -122,6 +122,8 @@ pub(super) fn open<'a>(files: &Files<'a>, adapter_name: Option<&str>) -> Result<
             folder.findings.push(Finding::new(&rules::P_WEIGHTS_MISSING, folder.prefix.clone(), message));
         }
     }
+    let tensors = folder.tensors.into_iter();
+    folder.tensors = tensors.map(|(key, tensor)| (key, files.marked(tensor))).collect();
     Ok(folder)
 }
 

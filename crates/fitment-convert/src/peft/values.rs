@@ -9,7 +9,7 @@ use half::{bf16, f16};
 /// What is remarkable about a factor's values.
 pub(super) fn check_factor(key: &str, tensor: &Tensor<'_>) -> Option<Finding> {
     finite::check(key, tensor).or_else(|| {
-        let has_values = tensor.dtype().is_weight() && tensor.elements() > 0;
+        let has_values = tensor.dtype().is_weight() && tensor.elements() > 0 && !tensor.is_unread();
         let all_zero = has_values && position(tensor, |value| value != 0.0).is_none();
         all_zero.then(|| {
             Finding::new(&rules::E_NO_EFFECT, key, "the factor is all zero: the module does nothing")
@@ -27,8 +27,11 @@ pub(super) fn check_magnitude(key: &str, tensor: &Tensor<'_>) -> Option<Finding>
     })
 }
 
-/// Where the first element stands for which `is` holds; `None` for dtypes that are no weights.
+/// Where the first element stands for which `is` holds; `None` for dtypes that are no weights, and for values that nobody has read.
 fn position(tensor: &Tensor<'_>, is: impl Fn(f64) -> bool) -> Option<usize> {
+    if tensor.is_unread() {
+        return None;
+    }
     let bytes = tensor.bytes();
     match tensor.dtype() {
         Dtype::F64 => bytes.as_chunks::<8>().0.iter().position(|chunk| is(f64::from_le_bytes(*chunk))),

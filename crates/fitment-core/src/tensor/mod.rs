@@ -35,6 +35,7 @@ pub struct Tensor<'a> {
     dtype: Dtype,
     shape: Shape,
     bytes: Bytes<'a>,
+    is_unread: bool,
 }
 
 impl<'a> Tensor<'a> {
@@ -49,7 +50,7 @@ impl<'a> Tensor<'a> {
         if needed != found {
             return Err(ShapeFault::Bytes { dtype, shape, needed, found });
         }
-        Ok(Self { dtype, shape, bytes })
+        Ok(Self { dtype, shape, bytes, is_unread: false })
     }
 
     /// A tensor over bytes that the caller keeps alive.
@@ -66,6 +67,17 @@ impl<'a> Tensor<'a> {
     /// As [`Tensor::new`].
     pub fn owned(dtype: Dtype, shape: Shape, bytes: impl Into<Arc<[u8]>>) -> Result<Self, ShapeFault> {
         Self::new(dtype, shape, Bytes::Shared(bytes.into()))
+    }
+
+    /// The same, of which nobody has read the values: zeros stand in their place, and checks of values pass them over.
+    #[must_use]
+    pub fn unread(self) -> Self {
+        Self { is_unread: true, ..self }
+    }
+
+    /// Whether nobody has read the values.
+    pub fn is_unread(&self) -> bool {
+        self.is_unread
     }
 
     /// Element type.
@@ -113,7 +125,12 @@ impl<'a> Tensor<'a> {
             Bytes::Borrowed(bytes) => Arc::from(bytes),
             Bytes::Shared(bytes) => bytes,
         };
-        Tensor { dtype: self.dtype, shape: self.shape, bytes: Bytes::Shared(bytes) }
+        Tensor {
+            dtype: self.dtype,
+            shape: self.shape,
+            bytes: Bytes::Shared(bytes),
+            is_unread: self.is_unread,
+        }
     }
 
     /// One of the tensors along the first axis, without a copy where the bytes are borrowed; `None` where there is no such.

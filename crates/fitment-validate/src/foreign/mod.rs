@@ -37,6 +37,7 @@ pub(crate) fn check<'a>(
     input: &Input<'_, 'a>,
     (format, checks): (FormatId, Checks),
     base: Option<&dyn Checkpoint>,
+    depth: Depth,
 ) -> Result<Look<'a>, Error> {
     let Input { files, options, .. } = *input;
     let findings = (checks.check)(files, options.adapter_name)?;
@@ -73,7 +74,7 @@ pub(crate) fn check<'a>(
         look.findings.extend(mixed_dtypes(adapter));
         // What no rule of the format speaks of, and no file of ours can hold.
         if look.findings.iter().all(|finding| finding.severity != Severity::Error) {
-            let found = check_model(adapter, Depth::Values, &each::each).into_iter();
+            let found = check_model(adapter, depth, &each::each).into_iter();
             look.findings.extend(found.filter(|finding| finding.severity == Severity::Error));
         }
     }
