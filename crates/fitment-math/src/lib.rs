@@ -39,6 +39,7 @@
 //! | [`not_finite`] | the first NaN or infinity of a tensor |
 //! | [`bits`] | bit-exact changes: the codec of `bits` payloads |
 //! | [`frame`] | single zstd frames, read without C where there is none |
+//! | [`spectrum`] | singular values of low-rank products, angles between their spaces |
 //! | `svd` | low-rank approximation of a matrix (feature `svd`; may differ between machines in its last bits) |
 //! | [`intervention`] | the map of an intervention on hidden states |
 //!
@@ -66,6 +67,7 @@ pub mod not_finite;
 pub mod orthogonal;
 mod parallel;
 pub mod round;
+pub mod spectrum;
 #[cfg(feature = "svd")]
 pub mod svd;
 mod wide;

@@ -6,7 +6,7 @@ use fitment_core::tensor::Tensor;
 use fitment_math::ndarray::{Array2, ArrayView2, Axis};
 use fitment_math::orthogonal::departure;
 use fitment_math::round::widened;
-use fitment_math::svd::product_values;
+use fitment_math::spectrum::product_values;
 use serde::Serialize;
 
 /// What can be said of one edit without a base. A field is `None` where the edit has no such thing.

@@ -3,8 +3,7 @@
 use crate::analysis::{analyse, matrix};
 use crate::error::Error;
 use fitment_core::model::{Adapter, Edit, Lora, LoraForm};
-use fitment_math::ndarray::Array2;
-use fitment_math::svd::{orthonormal, thin_svd};
+use fitment_math::spectrum::principal_cosines;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -115,36 +114,15 @@ fn pair(label: &str, a: &Lora<'_>, b: &Lora<'_>) -> Result<Pair, Error> {
     let inner = (ups[0].t().dot(&ups[1]) * downs[0].dot(&downs[1].t())).sum() * a.scale * b.scale;
     let norms: [f64; 2] = [norm(a)?, norm(b)?];
     let whole = norms[0] * norms[1];
-    let transposed = [downs[0].t().to_owned(), downs[1].t().to_owned()];
+    let of = |source| Error::Math { label: label.to_owned(), source };
     Ok(Pair {
         label: label.to_owned(),
         cosine: (whole > 0.0).then(|| (inner / whole).clamp(-1.0, 1.0)),
         first_norm: norms[0],
         second_norm: norms[1],
-        outputs: angles(&ups, label)?,
-        inputs: angles(&transposed, label)?,
+        outputs: principal_cosines(ups[0].view(), ups[1].view()).map_err(of)?,
+        inputs: principal_cosines(downs[0].t(), downs[1].t()).map_err(of)?,
         ranks: [a.rank(), b.rank()],
         scales: [a.scale, b.scale],
     })
-}
-
-/// Cosines of the principal angles between two column spaces: singular values of `Q₁ᵀQ₂` (Björck and Golub 1973).
-fn angles(pair: &[Array2<f64>; 2], label: &str) -> Result<Vec<f64>, Error> {
-    let of = |source| Error::Math { label: label.to_owned(), source };
-    let bases = [basis(&pair[0]).map_err(of)?, basis(&pair[1]).map_err(of)?];
-    if bases.iter().any(|basis| basis.ncols() == 0) {
-        return Ok(Vec::new());
-    }
-    let values = thin_svd(bases[0].t().dot(&bases[1]).view()).map_err(of)?.values;
-    Ok(values.into_iter().map(|value| value.min(1.0)).collect())
-}
-
-/// Orthonormal columns of the same span: of factors that are short of their rank, fewer.
-fn basis(matrix: &Array2<f64>) -> Result<Array2<f64>, fitment_math::Error> {
-    let columns = orthonormal(matrix.view())?;
-    let svd = thin_svd(columns.t().dot(matrix).view())?;
-    let floor = svd.values.first().map_or(0.0, |first| matrix.ncols() as f64 * f64::EPSILON * first);
-    let full = svd.values.iter().filter(|value| **value > floor).count();
-    let kept = svd.left.slice_axis(fitment_math::ndarray::Axis(1), (0..full).into());
-    Ok(columns.dot(&kept))
 }

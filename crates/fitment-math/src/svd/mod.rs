@@ -18,18 +18,14 @@
 //! # Ok::<(), fitment_math::Error>(())
 //! ```
 //!
-//! A product of two factors is shortened without forming it: [`shorten()`]; [`product_values`] are its singular values alone, for
-//! pictures of many. [`thin_svd`] and [`orthonormal`] decompose a matrix
+//! A product of two factors is shortened without forming it: [`shorten()`]. [`thin_svd`] and [`orthonormal`] decompose a matrix
 //! in memory. These are in f64.
 
 mod shorten;
-mod symmetric;
 mod thin;
-mod values;
 
 pub use shorten::{Factors, shorten, shorten_by, within};
 pub use thin::{Svd, orthonormal, thin_svd};
-pub use values::product_values;
 
 use crate::Error;
 use faer::linalg::matmul::matmul;

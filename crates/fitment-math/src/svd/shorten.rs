@@ -43,7 +43,12 @@ pub fn shorten_by(
     kept: &dyn Fn(&[f64]) -> usize,
 ) -> Result<Factors, Error> {
     let rank = up.ncols();
-    same_rank(up, down)?;
+    if down.nrows() != rank {
+        return Err(Error::Length { what: "rows of down", expected: rank, found: down.nrows() });
+    }
+    if up.iter().chain(&down).any(|number| !number.is_finite()) {
+        return Err(Error::NotFinite);
+    }
     let left = Mat::from_fn(up.nrows(), rank, |row, column| up[(row, column)]).qr();
     let right = Mat::from_fn(down.ncols(), rank, |row, column| down[(column, row)]).qr();
     let core = left.thin_R() * right.thin_R().transpose();
@@ -71,17 +76,6 @@ pub fn shorten_by(
     let up = Array2::from_shape_fn((up.nrows(), kept), |(row, of)| side(of, first[(row, of)]));
     let down = Array2::from_shape_fn((kept, down.ncols()), |(of, column)| side(of, second[(column, of)]));
     Ok(Factors { up, down, values, relative_error })
-}
-
-/// Refuses factors that do not share a rank, or hold what is no number.
-pub(super) fn same_rank(up: ArrayView2<'_, f64>, down: ArrayView2<'_, f64>) -> Result<(), Error> {
-    if down.nrows() != up.ncols() {
-        return Err(Error::Length { what: "rows of down", expected: up.ncols(), found: down.nrows() });
-    }
-    if up.iter().chain(&down).any(|number| !number.is_finite()) {
-        return Err(Error::NotFinite);
-    }
-    Ok(())
 }
 
 /// The fewest of descending singular values without which the product is off by at most this relative Frobenius error.

@@ -1,5 +1,5 @@
 use super::Summary;
-use crate::text::{counted, grouped, number};
+use crate::text::{counted, grouped, measured};
 
 impl Summary {
     /// One sentence that says what the adapter is: method, rank, scale, where it acts, for which base, how large.
@@ -10,7 +10,7 @@ impl Summary {
             [first, .., last] => format!(" of ranks {first} to {last}"),
         };
         let scale = match self.scales[..] {
-            [scale] if scale != 1.0 => format!(" (scale {})", number(scale)),
+            [scale] if scale != 1.0 => format!(" (scale {})", measured(scale)),
             _ => String::new(),
         };
         let base = match (&self.base.name, &self.base.architecture) {
