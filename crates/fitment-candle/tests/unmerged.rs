@@ -307,15 +307,17 @@ fn layer_of_transposed_experts() -> f32 {
 
 #[test]
 fn a_vocabulary_may_grow() {
+    // Of no other layer may the number of rows change.
+    let name = "embed_tokens.weight";
     let base = noise(Dtype::F32, &[3, 2], 1);
-    let bytes = base_bytes(&[(NAME, base.clone())]);
+    let bytes = base_bytes(&[(name, base.clone())]);
     let base_file = checkpoint(&bytes);
-    let mut rows = set(NAME, SetDtype::Base, noise(Dtype::F32, &[2, 2], 2));
+    let mut rows = set(name, SetDtype::Base, noise(Dtype::F32, &[2, 2], 2));
     rows.rows = Some(tensor(Dtype::I64, &[2], &[3.0, 4.0]));
     let grown = adapter(vec![Edit::Set(rows)]);
     let mut loaded = Adapters::load(&[input(&grown, 1.0)], &base_file, &CPU).unwrap();
-    let embedding = loaded.embedding("m", Embedding::new(on_device(&base), 2)).unwrap();
-    let head = loaded.linear("m", Linear::new(on_device(&base), None)).unwrap();
+    let embedding = loaded.embedding("embed_tokens", Embedding::new(on_device(&base), 2)).unwrap();
+    let head = loaded.linear("embed_tokens", Linear::new(on_device(&base), None)).unwrap();
     let new = on_device(&noise(Dtype::F32, &[2, 2], 2));
     let found = embedding.forward(&Tensor::new(&[[2_u32, 3, 4]], &CPU).unwrap()).unwrap();
     let wanted = Tensor::cat(&[on_device(&base).narrow(0, 2, 1).unwrap(), new.clone()], 0).unwrap();
