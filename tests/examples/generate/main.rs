@@ -1,6 +1,8 @@
 //! Goes on from a prompt: a base checkpoint, with adapters of any format beside it, unmerged.
 //!
-//!     cargo run -p fitment-tests --features candle --example generate -- BASE "PROMPT" [ADAPTER[:WEIGHT]…]
+//! ```text
+//! cargo run -p fitment-tests --features candle --example generate -- BASE "PROMPT" [ADAPTER[:WEIGHT]…]
+//! ```
 //!
 //! BASE is a Llama: a Hugging Face folder or a GGUF file, also a quantised one.
 
