@@ -154,7 +154,8 @@ fn target_bytes(adapter: &Adapter<'_>, edit: &Edit<'_>) -> Option<u64> {
     bytes.checked_mul(target.experts.map_or(1, |range| range.end - range.start))
 }
 
-fn rank(edit: &Edit<'_>) -> Option<u64> {
+/// The rank, of what has one.
+pub(crate) fn rank(edit: &Edit<'_>) -> Option<u64> {
     match edit {
         Edit::Lora(edit) => Some(edit.rank()),
         Edit::Intervention(edit) => edit.rank(),
@@ -162,7 +163,8 @@ fn rank(edit: &Edit<'_>) -> Option<u64> {
     }
 }
 
-fn scale(edit: &Edit<'_>) -> Option<f64> {
+/// The multiplier, of what has one.
+pub(crate) fn scale(edit: &Edit<'_>) -> Option<f64> {
     match edit {
         Edit::Lora(edit) => Some(edit.scale),
         Edit::Add(edit) => Some(edit.scale),

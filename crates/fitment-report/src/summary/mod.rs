@@ -6,6 +6,7 @@ mod sentence;
 pub(crate) use effect::tokens;
 pub use effect::{Effect, Fold, Reason};
 
+use crate::modules::{rank, scale};
 use fitment_core::model::{Adapter, Edit, Layout};
 use fitment_validate::coverage;
 use serde::Serialize;
@@ -215,21 +216,11 @@ fn order_of(value: f64) -> u64 {
 }
 
 fn scales(adapter: &Adapter<'_>) -> impl Iterator<Item = f64> {
-    adapter.edits.iter().filter_map(|edit| match edit {
-        Edit::Lora(edit) => Some(edit.scale),
-        Edit::Add(edit) => Some(edit.scale),
-        Edit::Intervention(edit) => Some(edit.scale),
-        Edit::SparseAdd(edit) => Some(edit.scale),
-        Edit::Set(_) | Edit::SparseSet(_) | Edit::Bits(_) | Edit::Remove(_) | Edit::Config(_) => None,
-    })
+    adapter.edits.iter().filter_map(scale)
 }
 
 fn ranks(adapter: &Adapter<'_>) -> impl Iterator<Item = u64> {
-    adapter.edits.iter().filter_map(|edit| match edit {
-        Edit::Lora(edit) => Some(edit.rank()),
-        Edit::Intervention(edit) => edit.rank(),
-        _ => None,
-    })
+    adapter.edits.iter().filter_map(rank)
 }
 
 fn families(adapter: &Adapter<'_>) -> Vec<&'static str> {
@@ -329,15 +320,7 @@ fn groups(adapter: &Adapter<'_>) -> Vec<Group> {
     let mut rows: BTreeMap<RowKey, (Option<f64>, Vec<String>)> = BTreeMap::new();
     for edit in &adapter.edits {
         let Some(label) = edit.label() else { continue };
-        let (rank, scale) = match edit {
-            Edit::Lora(edit) => (Some(edit.rank()), Some(edit.scale)),
-            Edit::Add(edit) => (None, Some(edit.scale)),
-            Edit::Intervention(edit) => (edit.rank(), Some(edit.scale)),
-            Edit::SparseAdd(edit) => (None, Some(edit.scale)),
-            Edit::Set(_) | Edit::SparseSet(_) | Edit::Bits(_) | Edit::Remove(_) | Edit::Config(_) => {
-                (None, None)
-            }
-        };
+        let (rank, scale) = (rank(edit), scale(edit));
         let tensors = edit.tensors();
         let dtypes: BTreeSet<_> = tensors
             .iter()

@@ -20,6 +20,8 @@ impl Summary {
         };
         let size = match self.parameters {
             0 => "no parameters".to_owned(),
+            // A compressed change has a dtype in its base alone.
+            count if self.dtypes.is_empty() => format!("{} parameters", grouped(count)),
             count => format!("{} parameters in {}", grouped(count), self.dtypes.join(" and ")),
         };
         let (main, beside) = self.what();
